@@ -1,0 +1,1 @@
+"""The two commands, vwm and vwm-sweep: parse, call, print."""

@@ -1,0 +1,1 @@
+"""The science of one batch of trials: task, noise, network, recurrence, losses."""

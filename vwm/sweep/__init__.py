@@ -1,0 +1,1 @@
+"""Many runs: the grid, what is left to do, launching, status, and the tables. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Training of runs: their state, checkpoints, the loop for a pack, the final evaluation."""

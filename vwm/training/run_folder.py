@@ -1,0 +1,74 @@
+"""The folder of one run: which files it holds and what its state says. Imports no torch, so that status is quick."""
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vwm.files import is_locked, read_json, write_atomically
+
+Phase = Literal["training", "evaluating", "finished", "stopped", "interrupted", "failed"]
+Reason = Literal["stop requested", "time limit", "preempted", "node lost", "killed", "out of memory", "nan", "error"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What ``state.json`` says: how far a run is, who works on it, and why it stopped."""
+
+    phase: Phase
+    iteration: int  # completed iterations
+    num_iterations: int  # iterations at most
+    attempt: int  # starts of this run so far
+    heartbeat: float  # Unix time of the last sign of life
+    host: str
+    pid: int
+    iterations_per_second: float | None = None
+    mean_abs_error: float | None = None  # rad, over the trials of the last logging period
+    reason: Reason | None = None  # why it stopped or failed
+    detail: str | None = None  # the error's message, or what to do
+
+
+class RunFolder:
+    """The files of one run; the properties are paths, whether or not there is a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.state = path / "state.json"
+        self.checkpoint = path / "checkpoint.pt"
+        self.numbered_checkpoints = path / "checkpoints"  # with keep_every: checkpoint-<iteration>.pt
+        self.history = path / "history.jsonl"
+        self.responses = path / "responses.npz"
+        self.result = path / "result.json"  # exists exactly when the run is finished
+        self.traceback = path / "error.txt"  # of the last failure
+        self.lock = path / "lock"  # held by the process that trains the run
+        self.stop = path / "stop"  # its content is the reason to stop at the next step
+
+    def read_state(self) -> RunState | None:
+        """The run's state, or None before its first attempt."""
+        content = read_json(self.state)
+        return None if content is None else RunState(**content)
+
+    def write_state(self, state: RunState) -> None:
+        """Replace ``state.json``, stamped with the time, this host and this process."""
+        stamped = replace(state, heartbeat=time.time(), host=socket.gethostname(), pid=os.getpid())
+        write_atomically(self.state, json.dumps(asdict(stamped), indent=1) + "\n")
+
+    def is_finished(self) -> bool:
+        """Whether the final result is there."""
+        return self.result.exists()
+
+    def is_being_trained(self) -> bool:
+        """Whether a living process holds this run (on this machine, or on a file system that carries locks)."""
+        return is_locked(self.lock)
+
+    def request_stop(self, reason: Reason) -> None:
+        """Ask the process that trains this run to save and leave at its next step."""
+        write_atomically(self.stop, reason)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The final evaluation, or None while the run is not finished."""
+        return read_json(self.result)
