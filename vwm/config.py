@@ -383,7 +383,7 @@ def without_ignored(content: Any, place: Callable[[KeyPath], str]) -> tuple[Any,
 
     Empty sections (``fpf_params:`` with nothing below) become the defaults.
     """
-    notes = []
+    notes: list[str] = []
     if not isinstance(content, dict):
         return {} if content is None else content, notes
     result: dict[Any, Any] = {}
@@ -392,7 +392,8 @@ def without_ignored(content: Any, place: Callable[[KeyPath], str]) -> tuple[Any,
             notes.append(f"{place((section,))}: cuda_device is ignored: the launcher chooses the device.")
         elif isinstance(fields, dict):
             if "cuda_device" in fields:
-                notes.append(f"{place((section, 'cuda_device'))}: cuda_device is ignored: the launcher chooses the device.")
+                at = place((section, "cuda_device"))
+                notes.append(f"{at}: cuda_device is ignored: the launcher chooses the device.")
             result[section] = {key: value for key, value in fields.items() if key != "cuda_device"}
             for switch in ("load_history", "use_scripted_model"):
                 if section == "training_params" and fields.get(switch) is True:

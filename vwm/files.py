@@ -101,11 +101,10 @@ def locked(path: Path) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file ``path``; nothing is created."""
     try:
-        handle = open(path)
+        with open(path) as handle:
+            return not _take(handle.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    with handle:
-        return not _take(handle.fileno(), fcntl.LOCK_SH)
 
 
 def _take(descriptor: int, kind: int) -> bool:
@@ -159,7 +158,7 @@ def parse_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text is no YAML.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of the safe loader)
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_document(path: Path) -> Document:
@@ -205,10 +204,8 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], fi
             key = key_node.value
             if (*path, key) in lines:
                 first = lines[(*path, key)]
-                raise UserError(
-                    f"{file}:{key_node.start_mark.line + 1}: the key {key!r} is given twice (first on line {first}); "
-                    "keep one of them."
-                )
+                place = f"{file}:{key_node.start_mark.line + 1}"
+                raise UserError(f"{place}: the key {key!r} is given twice (first on line {first}); keep one of them.")
             lines[(*path, key)] = key_node.start_mark.line + 1
             _collect_lines(value_node, (*path, key), lines, file)
     elif isinstance(node, yaml.SequenceNode):
