@@ -1,0 +1,84 @@
+"""The task: delayed estimation of the angles shown at some of M locations."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vwm.config import ModelParams
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """The same angle in [-π, π)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A batch of trials; M = max_item_num locations, of which a trial uses as many as its set size.
+
+    Attributes:
+        set_size: [trials], items shown on each trial.
+        present: [trials, M] bool, the locations that show an item.
+        angle: [trials, M], the angles shown, radians in [-π, π); meaningless where no item is present.
+        encoded: [trials, M], the angles after encoding noise, which the network receives.
+    """
+
+    set_size: Tensor
+    present: Tensor
+    angle: Tensor
+    encoded: Tensor
+
+    @property
+    def target(self) -> Tensor:
+        """(cos θ, sin θ) of every location, [trials, M, 2], without the encoding noise."""
+        return torch.stack([self.angle.cos(), self.angle.sin()], dim=-1)
+
+
+def equal_shares(item_num: tuple[int, ...], num_trials: int) -> Tensor:
+    """Set sizes of a batch, [num_trials]: equal shares, left-over trials to the first set sizes."""
+    share, left_over = divmod(num_trials, len(item_num))
+    counts = [share + (index < left_over) for index in range(len(item_num))]
+    return torch.repeat_interleave(torch.tensor(item_num), torch.tensor(counts))
+
+
+def draw_trials(
+    params: ModelParams, set_size: Tensor, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Trials:
+    """Draw locations, angles and encoding noise for trials of the given set sizes.
+
+    Args:
+        params: the task.
+        set_size: [trials], each between 1 and max_item_num.
+        generator: the source of all randomness; the trials live on its device.
+        dtype: of the angles.
+    """
+    device, shape = generator.device, (len(set_size), params.max_item_num)
+    set_size = set_size.to(device)
+    # The locations with the n smallest of M uniform numbers are n locations drawn without replacement.
+    order = torch.rand(shape, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+    present = order < set_size[:, None]
+    uniform = torch.rand(shape, generator=generator, device=device, dtype=dtype)
+    angle = wrap(2 * math.pi * uniform - math.pi)
+    noise = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    return Trials(set_size, present, angle, wrap(angle + params.ILC_noise * noise))
+
+
+def input_code(params: ModelParams, trials: Trials) -> Tensor:
+    """What the locations send while the stimulus is on, [trials, channels × M], the channels of a location adjacent.
+
+    With `positive_input` an angle is three channels, its projections on axes 120° apart shifted by 1, so that none is
+    negative; otherwise it is (cos, sin). Locations without an item are 0, the offset included.
+    """
+    cos, sin = trials.encoded.cos(), trials.encoded.sin()
+    if params.positive_input:
+        channels = [
+            1 + cos / math.sqrt(2) + sin / math.sqrt(6),
+            1 - cos / math.sqrt(2) + sin / math.sqrt(6),
+            1 - 2 * sin / math.sqrt(6),
+        ]
+    else:
+        channels = [cos, sin]
+    code = torch.stack(channels, dim=-1) * trials.present[..., None]
+    return code.flatten(1) * (params.input_strength / params.max_item_num)
