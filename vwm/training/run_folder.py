@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vwm.config import Configuration, load_configuration
+from vwm.errors import UserError
 from vwm.files import is_locked, read_json, write_atomically
 
 Phase = Literal["training", "evaluating", "finished", "stopped", "interrupted", "failed"]
@@ -22,9 +24,9 @@ class RunState:
     iteration: int  # completed iterations
     num_iterations: int  # iterations at most
     attempt: int  # starts of this run so far
-    heartbeat: float  # Unix time of the last sign of life
-    host: str
-    pid: int
+    heartbeat: float = 0.0  # Unix time of the last sign of life; this and the next two are stamped on writing
+    host: str = ""
+    pid: int = 0
     iterations_per_second: float | None = None
     mean_abs_error: float | None = None  # rad, over the trials of the last logging period
     reason: Reason | None = None  # why it stopped or failed
@@ -40,6 +42,7 @@ class RunFolder:
         self.state = path / "state.json"
         self.checkpoint = path / "checkpoint.pt"
         self.numbered_checkpoints = path / "checkpoints"  # with keep_every: checkpoint-<iteration>.pt
+        self.failed_state = path / "failed.pt"  # the state whose next iteration gave no finite number
         self.history = path / "history.jsonl"
         self.responses = path / "responses.npz"
         self.result = path / "result.json"  # exists exactly when the run is finished
@@ -72,3 +75,25 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """The final evaluation, or None while the run is not finished."""
         return read_json(self.result)
+
+
+def prepare_run_folder(path: Path, configuration: Configuration) -> RunFolder:
+    """Make ``path`` the folder of this run, or find that it is already.
+
+    Raises:
+        UserError: the folder holds another run, or files that are no run's. Nothing is written then.
+    """
+    folder = RunFolder(path)
+    if folder.config.exists():
+        present, _ = load_configuration(folder.config)
+        if present.run_id != configuration.run_id:
+            raise UserError(
+                f"{path}: this folder holds run {present.run_id}, and the configuration given is run "
+                f"{configuration.run_id}. Choose another folder with --out, or train what is there with: vwm train {path}"
+            )
+        return folder
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: this is no run's folder and it is not empty. Choose another folder with --out.")
+    path.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.config, configuration.to_yaml())
+    return folder

@@ -1,0 +1,122 @@
+"""A run in training on the disk: its checkpoint, and a history that never says more than the checkpoint."""
+
+import io
+import json
+import os
+from typing import Any
+
+import torch
+
+from vwm.config import Configuration, load_configuration
+from vwm.errors import UserError
+from vwm.files import append_line, write_atomically
+from vwm.training.run_folder import RunFolder
+from vwm.training.training_run import TrainingRun
+
+FORMAT = 1
+
+
+def save(run: TrainingRun, folder: RunFolder, processes: int) -> None:
+    """Write the run's checkpoint atomically, and keep a numbered copy where `keep_every` asks for one."""
+    history_bytes = folder.history.stat().st_size if folder.history.exists() else 0
+    content = {
+        "format": FORMAT,
+        "run_id": run.configuration.run_id,
+        "processes": processes,
+        "history_bytes": history_bytes,
+        **run.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    keep_every = run.configuration.training_params.keep_every
+    if keep_every and run.iteration % keep_every == 0:
+        folder.numbered_checkpoints.mkdir(exist_ok=True)
+        write_atomically(folder.numbered_checkpoints / f"checkpoint-{run.iteration:08d}.pt", buffer.getvalue())
+    write_atomically(folder.checkpoint, buffer.getvalue())
+
+
+def save_for_inspection(run: TrainingRun, folder: RunFolder) -> None:
+    """Keep the state in which an iteration gave no finite number, beside the last good checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(run.state_dict(), buffer)
+    write_atomically(folder.failed_state, buffer.getvalue())
+
+
+def append_history(folder: RunFolder, row: dict[str, Any]) -> None:
+    """Add a row to the history; it counts from the next checkpoint on."""
+    append_line(folder.history, json.dumps(row))
+
+
+def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any] | None:
+    """The latest checkpoint, or None where training has not come to one.
+
+    Raises:
+        UserError: the file is damaged, or of another configuration or format.
+    """
+    if not folder.checkpoint.exists():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(folder.checkpoint, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen types for a file that is no checkpoint.
+        raise UserError(
+            f"{folder.checkpoint}: the checkpoint cannot be read ({type(error).__name__}). Restore it from a copy, or "
+            "delete it together with history.jsonl to train this run from the start."
+        ) from None
+    if content.get("format") != FORMAT:
+        raise UserError(f"{folder.checkpoint}: format {content.get('format')}; this version of vwm reads {FORMAT}.")
+    return content
+
+
+def open_run(folder: RunFolder, device: torch.device, processes: int, writes: bool) -> tuple[TrainingRun, list[str]]:
+    """The run of a folder as its checkpoint left it, or as it is before its first iteration.
+
+    Args:
+        folder: holds config.yaml.
+        device: where the network lives.
+        processes: how many train it now.
+        writes: whether this process cuts the history back to the checkpoint.
+
+    Returns:
+        The run, and notes for the user.
+
+    Raises:
+        UserError: the configuration or the checkpoint cannot be used.
+    """
+    configuration, notes = load_configuration(folder.config)
+    run = TrainingRun(configuration, device)
+    content = read_checkpoint(folder, device)
+    if content is not None:
+        _check_belongs(content, configuration, folder)
+        run.load_state_dict(content)
+        if content["processes"] != processes and run.ended_by is None:
+            notes.append(
+                f"{folder.path}: trained by {content['processes']} processes up to iteration {run.iteration}, now by "
+                f"{processes}: the batch changes with their number, so the result is no longer exactly that of an "
+                "uninterrupted run."
+            )
+    if writes:
+        _cut_history(folder, 0 if content is None else content["history_bytes"])
+        for name in ("checkpoint.pt", "responses.npz", "result.json", "state.json"):
+            for left_behind in folder.path.glob(f".{name}.*"):  # by a process that was killed while it wrote
+                left_behind.unlink(missing_ok=True)
+    return run, notes
+
+
+def _check_belongs(content: dict[str, Any], configuration: Configuration, folder: RunFolder) -> None:
+    if content["run_id"] != configuration.run_id:
+        raise UserError(
+            f"{folder.path}: the checkpoint is of run {content['run_id']}, but config.yaml describes run "
+            f"{configuration.run_id}. Put the configuration back, or train in another folder."
+        )
+
+
+def _cut_history(folder: RunFolder, length: int) -> None:
+    """Drop the rows written after the checkpoint: the iterations they tell of will be done again."""
+    present = folder.history.stat().st_size if folder.history.exists() else 0
+    if present < length:
+        raise UserError(
+            f"{folder.history}: {present} bytes, but the checkpoint counts on {length}. Restore the file from a copy, "
+            "or delete it together with checkpoint.pt to train this run from the start."
+        )
+    if present > length:
+        os.truncate(folder.history, length)

@@ -1,0 +1,345 @@
+"""Training a pack: runs that are iterated together in one process (or in the processes of one torchrun)."""
+
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from vwm.errors import UserError
+from vwm.files import Locked, locked, write_atomically
+from vwm.model.losses import error_loss
+from vwm.model.network import Simulation, can_run_together, simulate
+from vwm.model.task import Trials, draw_trials
+from vwm.training import checkpoint
+from vwm.training.evaluation import evaluate, write_result
+from vwm.training.progress import ProgressDisplay
+from vwm.training.random_streams import iteration_stream
+from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
+from vwm.training.stopping import REASONS, StopRequests, is_part_of_a_job
+from vwm.training.training_run import TrainingRun
+from vwm.training.workers import WorkerLostError, Workers
+
+_SECONDS_BETWEEN_HEARTBEATS = 2.0
+
+
+class Member:
+    """A run of the pack together with its folder: what the loop knows about it, and what it tells the world."""
+
+    def __init__(self, folder: RunFolder, workers: Workers) -> None:
+        self.folder = folder
+        self.writes = workers.is_first
+        self.run, self.notes = checkpoint.open_run(folder, workers.device, workers.size, self.writes)
+        earlier = folder.read_state() if self.writes else None
+        self.attempt = 1 if earlier is None else earlier.attempt + 1
+        self.mean_abs_error = None if earlier is None else earlier.mean_abs_error
+        self.phase: Phase = "training"
+        self._processes = workers.size
+        self._started_at, self._first_iteration = time.monotonic(), self.run.iteration
+        self._last_heartbeat = 0.0
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations at most; early stopping may end the run before."""
+        return self.run.configuration.training_params.num_iterations
+
+    @property
+    def speed(self) -> float | None:
+        """Iterations per second in this attempt."""
+        done = self.run.iteration - self._first_iteration
+        return done / (time.monotonic() - self._started_at) if done else None
+
+    def tell(self, phase: Phase, reason: Reason | None = None, detail: str | None = None) -> None:
+        """Write state.json."""
+        self.phase = phase
+        if self.writes:
+            self._last_heartbeat = time.monotonic()
+            self.folder.write_state(
+                RunState(
+                    phase=phase,
+                    iteration=self.run.iteration,
+                    num_iterations=self.num_iterations,
+                    attempt=self.attempt,
+                    iterations_per_second=self.speed,
+                    mean_abs_error=self.mean_abs_error,
+                    reason=reason,
+                    detail=detail,
+                )
+            )
+
+    def heartbeat(self) -> None:
+        """Write state.json if the last time is some seconds ago."""
+        if time.monotonic() - self._last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS:
+            self.tell(self.phase)
+
+    def record(self) -> None:
+        """Write the history row and the checkpoint that are due after this iteration."""
+        training = self.run.configuration.training_params
+        row_is_due = self.run.iteration % training.logging_period == 0 or self.run.ended_by is not None
+        kept_is_due = training.keep_every > 0 and self.run.iteration % training.keep_every == 0
+        if row_is_due:
+            row = self.run.close_window()
+            self.mean_abs_error = sum(row["mean_abs_error"]) / len(row["mean_abs_error"])
+            if self.writes:
+                checkpoint.append_history(self.folder, row)
+        if row_is_due or kept_is_due:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if self.writes:
+            checkpoint.save(self.run, self.folder, self._processes)
+
+
+def train_folders(folders: Sequence[RunFolder]) -> list[Phase]:
+    """Train the runs of these folders together until each is finished, stopped or failed.
+
+    Every folder holds config.yaml; a run goes on from its checkpoint. Under torchrun each process calls this once.
+
+    Returns:
+        The phase each run was left in: "finished", "stopped" or "failed" (state.json holds the reason).
+
+    Raises:
+        UserError: a folder cannot be used, or another process trains it.
+        WorkerLostError: another process of this torchrun is gone; the runs are marked as interrupted.
+        Exception: whatever went wrong inside; the runs are marked as failed with the traceback. Only a lack of memory
+            is not raised, since the reason and the advice say all there is to say.
+    """
+    workers = Workers()
+    with ExitStack() as held:
+        held.callback(workers.leave)
+        if workers.is_first:
+            for folder in folders:
+                _take(folder, held)
+        workers.wait_for_all()
+        stop = held.enter_context(StopRequests())
+        display = held.enter_context(ProgressDisplay(shown=workers.is_first))
+        pack = [Member(folder, workers) for folder in folders]
+        for member in pack:
+            _check_fits(member, pack[0])
+            display.say(member.notes)
+            display.begin(member.folder.path, member.run.iteration, member.num_iterations)
+            member.tell("training")
+        try:
+            _train(pack, workers, stop, display)
+        except WorkerLostError as error:
+            for member in pack:
+                if member.phase in ("training", "evaluating"):
+                    member.tell("interrupted", "killed", f"another process of this run was lost: {_first_line(error)}")
+            raise
+        except Exception as error:
+            for member in pack:
+                if member.phase in ("training", "evaluating"):
+                    _fail(member, error, display)
+            if not _is_out_of_memory(error):
+                raise
+    return [member.phase for member in pack]
+
+
+def _take(folder: RunFolder, held: ExitStack) -> None:
+    """Lock a run's folder for as long as this process lives, and forget stop requests to an earlier attempt."""
+    try:
+        held.enter_context(locked(folder.lock))
+    except Locked:
+        state = folder.read_state()
+        by = "" if state is None else f" (process {state.pid} on {state.host})"
+        raise UserError(
+            f"{folder.path}: another process{by} trains this run just now. Wait for it, or stop it."
+        ) from None
+    if not is_part_of_a_job():
+        folder.stop.unlink(missing_ok=True)
+
+
+def _check_fits(member: Member, first: Member) -> None:
+    """Refuse a run that cannot be computed in one batch with the first of its pack."""
+    ours, others = member.run.configuration, first.run.configuration
+    same_trials = ours.training_params.num_trials == others.training_params.num_trials
+    if not (same_trials and can_run_together(ours.model_params, others.model_params)):
+        raise UserError(
+            f"{member.folder.path}: its network, task or num_trials differs in size from {first.folder.path}, so the "
+            "two cannot be trained as one pack. Train them one by one."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _fail(member: Member, error: Exception, display: ProgressDisplay) -> None:
+    """Mark a run as failed, with the reason and what to do."""
+    if member.writes:
+        write_atomically(member.folder.traceback, traceback.format_exc())
+    if _is_out_of_memory(error):
+        detail = "out of memory: lower training_params.num_trials, or take a device with more memory"
+        member.tell("failed", "out of memory", detail)
+    else:
+        detail = f"{type(error).__name__}: {_first_line(error)}"
+        member.tell("failed", "error", detail)
+    display.end(member.folder.path, f"failed: {detail}")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The loop
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def _train(pack: Sequence[Member], workers: Workers, stop: StopRequests, display: ProgressDisplay) -> None:
+    """Iterate the pack; a member leaves it when it is finished, stopped or failed."""
+    active = list(pack)
+    while True:
+        for member in [member for member in active if member.run.ended_by is not None]:
+            _conclude(member, stop, display)
+            active.remove(member)
+        if not active:
+            return
+        measured = _gradients(active, workers)
+        for member, sums, reason in _agree(active, measured, workers, stop):
+            if not member.run.update(sums, workers.size):
+                _quarantine(member, display)
+                active.remove(member)
+                continue
+            member.record()
+            display.advance(
+                member.folder.path, member.run.iteration, member.num_iterations, member.speed, member.mean_abs_error
+            )
+            if reason is not None and member.run.ended_by is None:
+                _leave_unfinished(member, reason, display)
+                active.remove(member)
+            else:
+                member.heartbeat()
+
+
+def _gradients(active: Sequence[Member], workers: Workers) -> list[Tensor]:
+    """Put this iteration's gradients, averaged over all processes, into the members' networks.
+
+    Returns:
+        What this process measured, a vector a member.
+    """
+    # On a GPU the members are one batched computation. On a CPU batching gains nothing, and one by one each member's
+    # arithmetic is to the last bit what it is when the run is trained alone.
+    together = [active] if workers.device.type == "cuda" else [[member] for member in active]
+    measured = [vector for members in together for vector in _backward(members, workers)]
+    if workers.size > 1:
+        for member in active:
+            gradients = [parameter.grad for parameter in member.run.network.parameters() if parameter.grad is not None]
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            workers.add_up(flat)
+            flat /= workers.size
+            for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
+    return measured
+
+
+def _backward(members: Sequence[Member], workers: Workers) -> list[Tensor]:
+    """One batch of trials through these networks and back."""
+    streams = [
+        iteration_stream(
+            member.run.configuration.training_params.seed, member.run.iteration, workers.rank, workers.device
+        )
+        for member in members
+    ]
+    trials = [
+        draw_trials(member.run.configuration.model_params, member.run.set_size, stream)
+        for member, stream in zip(members, streams, strict=True)
+    ]
+    simulation = simulate([member.run.network for member in members], trials, streams)
+    losses = [
+        _losses(member.run, simulation, index, batch)
+        for index, (member, batch) in enumerate(zip(members, trials, strict=True))
+    ]
+    for member in members:
+        member.run.optimizer.zero_grad()
+    torch.stack([total for total, _ in losses]).sum().backward()  # type: ignore[no-untyped-call]
+    return [
+        member.run.measure(total, error, simulation.rates[:, index], simulation.readout[:, index], batch)
+        for index, (member, batch, (total, error)) in enumerate(zip(members, trials, losses, strict=True))
+    ]
+
+
+def _losses(run: TrainingRun, simulation: Simulation, index: int, trials: Trials) -> tuple[Tensor, Tensor]:
+    """Total loss and error loss of one member."""
+    training = run.configuration.training_params
+    error = error_loss(training.error_def, simulation.readout[:, index], trials).mean()
+    return training.lambda_err * error + training.lambda_reg * simulation.rates[:, index].mean(), error
+
+
+def _agree(
+    active: Sequence[Member], measured: Sequence[Tensor], workers: Workers, stop: StopRequests
+) -> list[tuple[Member, Tensor, Reason | None]]:
+    """Add up over all processes what was measured and who was asked to stop: all ranks then decide alike."""
+    stops = torch.zeros(len(active), len(REASONS), dtype=torch.float64, device=workers.device)
+    for row, member in zip(stops, active, strict=True):
+        # Only the first process looks at files, since two might see a new file at different steps.
+        reason = stop.reason(member.folder) if workers.is_first else stop.signalled()
+        if reason is not None:
+            row[REASONS.index(reason)] = 1
+    shared = torch.cat([*measured, stops.flatten()])
+    workers.add_up(shared)
+    *sums, flags = torch.split(shared, [*(len(vector) for vector in measured), stops.numel()])
+    agreed = []
+    for member, vector, row in zip(active, sums, flags.view_as(stops).tolist(), strict=True):
+        reasons = [reason for reason, count in zip(REASONS, row, strict=True) if count > 0]
+        agreed.append((member, vector, reasons[0] if reasons else None))
+    return agreed
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Three ways to leave the pack
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def _conclude(member: Member, stop: StopRequests, display: ProgressDisplay) -> None:
+    """Evaluate a run whose training has ended and write its result; the first process does this for all."""
+    run, folder = member.run, member.folder
+    if run.ended_by == "no training" and not folder.checkpoint.exists():
+        member.save()
+    member.tell("evaluating")
+    if not member.writes:
+        member.phase = "finished"
+        return
+
+    def go_on(done: int, total: int) -> bool:
+        member.heartbeat()
+        return stop.reason(folder) is None
+
+    evaluation = evaluate(run.network, run.configuration.model_params.item_num, go_on)
+    if evaluation is None:
+        _leave_unfinished(member, stop.reason(folder) or "stop requested", display)
+        return
+    assert run.ended_by is not None
+    result = write_result(folder, evaluation, run.configuration, run.iteration, run.ended_by)
+    folder.stop.unlink(missing_ok=True)  # It came too late to stop anything.
+    member.mean_abs_error = sum(result["mean_abs_error"]) / len(result["mean_abs_error"])
+    member.tell("finished")
+    ended = {"num_iterations": "all iterations done", "early stopping": "stopped early, no better loss"}
+    why = ended.get(run.ended_by, run.ended_by)
+    display.end(folder.path, f"finished at iteration {run.iteration} ({why}), error {member.mean_abs_error:.3f} rad")
+
+
+def _leave_unfinished(member: Member, reason: Reason, display: ProgressDisplay) -> None:
+    """Save a run that was asked to stop, so that the next attempt goes on from here."""
+    if member.phase == "training":
+        member.save()
+    if member.writes:
+        member.folder.stop.unlink(missing_ok=True)
+    member.tell("stopped", reason)
+    display.end(member.folder.path, f"{reason}: saved at iteration {member.run.iteration}; start it again to go on")
+
+
+def _quarantine(member: Member, display: ProgressDisplay) -> None:
+    """Fail a run whose loss or gradient is not finite; the last good checkpoint stays as it is."""
+    detail = (
+        f"the loss or a gradient is not finite in iteration {member.run.iteration + 1}; the state before it is in "
+        f"{member.folder.failed_state.name}. A smaller training_params.eta often helps."
+    )
+    if member.writes:
+        checkpoint.save_for_inspection(member.run, member.folder)
+    member.tell("failed", "nan", detail)
+    display.end(member.folder.path, f"failed: {detail}")

@@ -1,0 +1,168 @@
+"""The complete state of one run in training, and what one iteration does to it. Knows nothing of files."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from vwm.config import Configuration
+from vwm.model.losses import absolute_error
+from vwm.model.network import Network
+from vwm.model.task import Trials, equal_shares
+from vwm.training.random_streams import initial_network_stream
+
+
+@dataclass
+class LoggingWindow:
+    """Sums over the iterations since the last row of the history, so that a row never spans two windows."""
+
+    iterations: int = 0
+    loss: float = 0.0
+    error_loss: float = 0.0
+    mean_rate: float = 0.0
+    by_set_size: list[list[float]] = field(default_factory=list)  # trials, error, squared error, rate; a list a size
+
+
+class TrainingRun:
+    """Network, optimiser, learning-rate schedule, early stopping and the open logging window of one run."""
+
+    def __init__(self, configuration: Configuration, device: torch.device) -> None:
+        """The run before its first iteration."""
+        training = configuration.training_params
+        self.configuration = configuration
+        self.network = Network(configuration.model_params, initial_network_stream(training.seed)).to(device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=training.eta)
+        self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.5, patience=training.adaptive_lr_patience)
+        self.set_size = equal_shares(configuration.model_params.item_num, training.num_trials).to(device)
+        self.iteration = 0  # completed
+        self.best_loss = math.inf
+        self.patience = 0  # iterations since the best loss
+        self.window = self._empty_window()
+        self.ended_by: str | None = None if training.train_rnn else "no training"
+
+    def _empty_window(self) -> LoggingWindow:
+        return LoggingWindow(by_set_size=[[0.0] * 4 for _ in self.configuration.model_params.item_num])
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's present step size."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    # -----------------------------------------------------------------------------------------------------------
+    # One iteration
+    # -----------------------------------------------------------------------------------------------------------
+
+    def measure(self, loss: Tensor, error_loss: Tensor, rates: Tensor, readout: Tensor, trials: Trials) -> Tensor:
+        """What one process saw in one iteration, as sums that add up over processes, one vector of float64.
+
+        Args:
+            loss: the total loss of this process.
+            error_loss: its error term, before `lambda_err`.
+            rates: [steps, trials, N].
+            readout: [decode steps, trials, M, 2].
+            trials: the batch.
+        """
+        sizes = torch.tensor(self.configuration.model_params.item_num, device=rates.device)
+        belongs = (sizes[:, None] == trials.set_size).double()
+        error = absolute_error(readout, trials).double()
+        rate = rates.mean(dim=(0, 2)).double()
+        by_set_size = belongs @ torch.stack([torch.ones_like(error), error, error.square(), rate], dim=1)
+        totals = torch.stack([loss.double(), error_loss.double(), rate.mean()])
+        return torch.cat([totals, by_set_size.flatten()]).detach()
+
+    def update(self, measured: Tensor, processes: int) -> bool:
+        """Take one step of the optimiser, the schedule and early stopping, from gradients that are in place.
+
+        Args:
+            measured: the vector of `measure`, summed over all processes.
+            processes: how many they were.
+
+        Returns:
+            False, with nothing changed, if the loss or a gradient is not finite.
+        """
+        gradients = [parameter.grad for parameter in self.network.parameters()]
+        values = measured.tolist()
+        loss, error_loss, mean_rate = (value / processes for value in values[:3])
+        if not math.isfinite(loss) or not all(bool(g.isfinite().all()) for g in gradients if g is not None):
+            return False
+        self.optimizer.step()
+        self.network.project()
+        self.scheduler.step(loss)
+        self.iteration += 1
+        if loss < self.best_loss:
+            self.best_loss, self.patience = loss, 0
+        else:
+            self.patience += 1
+
+        self.window.iterations += 1
+        self.window.loss += loss
+        self.window.error_loss += error_loss
+        self.window.mean_rate += mean_rate
+        for index, sums in enumerate(self.window.by_set_size):
+            for column in range(4):
+                sums[column] += values[3 + 4 * index + column]
+
+        training = self.configuration.training_params
+        if self.patience >= training.early_stop_patience:
+            self.ended_by = "early stopping"
+        elif self.iteration >= training.num_iterations:
+            self.ended_by = "num_iterations"
+        return True
+
+    def close_window(self) -> dict[str, Any]:
+        """The row of the history for the iterations since the last one; a new window begins.
+
+        Errors are the mean over trials of a trial's mean |error|, radians, `sd_abs_error` is their SD over trials,
+        and rates are Hz.
+        """
+        window, self.window = self.window, self._empty_window()
+        sizes = self.configuration.model_params.item_num
+        trials, error, squares, rate = ([sums[column] for sums in window.by_set_size] for column in range(4))
+        mean_error = [total / count for total, count in zip(error, trials, strict=True)]
+        variance = [
+            max(0.0, square / count - mean**2) for square, count, mean in zip(squares, trials, mean_error, strict=True)
+        ]
+        return {
+            "iteration": self.iteration,
+            "loss": window.loss / window.iterations,
+            "error_loss": window.error_loss / window.iterations,
+            "mean_rate": window.mean_rate / window.iterations,
+            "learning_rate": self.learning_rate,
+            "patience": self.patience,
+            "set_size": list(sizes),
+            "mean_abs_error": mean_error,
+            "sd_abs_error": [math.sqrt(value) for value in variance],
+            "mean_rate_by_set_size": [total / count for total, count in zip(rate, trials, strict=True)],
+        }
+
+    # -----------------------------------------------------------------------------------------------------------
+    # The state as plain tensors, numbers and lists
+    # -----------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next iteration depends on."""
+        return {
+            "iteration": self.iteration,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "best_loss": self.best_loss,
+            "patience": self.patience,
+            "window": vars(self.window),
+            "ended_by": self.ended_by,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state that `state_dict` gave."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.iteration = state["iteration"]
+        self.best_loss = state["best_loss"]
+        self.patience = state["patience"]
+        self.window = LoggingWindow(**state["window"])
+        self.ended_by = state["ended_by"]
