@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from typing import Any
 
 import torch
@@ -26,20 +27,38 @@ def save(run: TrainingRun, folder: RunFolder, processes: int) -> None:
         "history_bytes": history_bytes,
         **run.state_dict(),
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
+    data = _serialise(content)
     keep_every = run.configuration.training_params.keep_every
     if keep_every and run.iteration % keep_every == 0:
         folder.numbered_checkpoints.mkdir(exist_ok=True)
-        write_atomically(folder.numbered_checkpoints / f"checkpoint-{run.iteration:08d}.pt", buffer.getvalue())
-    write_atomically(folder.checkpoint, buffer.getvalue())
+        write_atomically(folder.numbered_checkpoints / f"checkpoint-{run.iteration:08d}.pt", data)
+    write_atomically(folder.checkpoint, data)
 
 
 def save_for_inspection(run: TrainingRun, folder: RunFolder) -> None:
     """Keep the state in which an iteration gave no finite number, beside the last good checkpoint."""
+    write_atomically(folder.failed_state, _serialise(run.state_dict()))
+
+
+def _serialise(content: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    torch.save(run.state_dict(), buffer)
-    write_atomically(folder.failed_state, buffer.getvalue())
+    torch.save(_fresh(content), buffer)
+    return buffer.getvalue()
+
+
+def _fresh(value: Any) -> Any:
+    """A copy in which no two equal things are one object, names excepted, which always are.
+
+    A pickle refers back to an object that it has met already. Without this the bytes of a checkpoint would depend on
+    whether the state was computed here or read from an earlier checkpoint; so they depend on its values only.
+    """
+    if isinstance(value, dict):
+        return {sys.intern(key) if isinstance(key, str) else key: _fresh(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fresh(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def append_history(folder: RunFolder, row: dict[str, Any]) -> None:
