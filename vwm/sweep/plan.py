@@ -1,0 +1,111 @@
+"""What a sweep holds and what is left to do: the state of every run, and the jobs a launch would start."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from vwm.config import Configuration
+from vwm.sweep.grid import Sweep, SweepRun
+from vwm.sweep.profile import Profile
+from vwm.training.run_folder import RunFolder, RunState
+
+State = Literal["running", "failed", "interrupted", "stopped", "new", "finished"]
+STATES: tuple[State, ...] = get_args(State)
+STARTABLE: tuple[State, ...] = ("new", "stopped", "interrupted")  # A failed run waits for somebody to look: retry.
+
+
+@dataclass(frozen=True)
+class ObservedRun:
+    """A run and what its folder says of it."""
+
+    run_id: str
+    state: State
+    record: RunState | None  # state.json; None before the first attempt
+    run: SweepRun | None  # None: on the disk, but no longer in the grid
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep as they are now; made without writing anything."""
+
+    runs: tuple[ObservedRun, ...]  # of the grid, in its order
+    left: tuple[ObservedRun, ...]  # no longer in the grid
+
+    def counts(self) -> dict[State, int]:
+        """Runs of the grid by state; every state is there."""
+        counts = dict.fromkeys(STATES, 0)
+        for observed in self.runs:
+            counts[observed.state] += 1
+        return counts
+
+    def in_state(self, *states: State) -> list[ObservedRun]:
+        """Runs of the grid in one of these states."""
+        return [observed for observed in self.runs if observed.state in states]
+
+
+def observe(folder: RunFolder) -> tuple[State, RunState | None]:
+    """The state of one run.
+
+    The lock says whether somebody works on it, result.json whether it is finished, and state.json the rest: a run that
+    calls itself in training while nobody holds its lock was killed.
+    """
+    record = folder.read_state()
+    if folder.is_finished():
+        return "finished", record
+    if folder.is_being_trained():
+        return "running", record
+    if record is None:
+        return "new", None
+    if record.phase == "stopped" or record.phase == "failed":
+        return record.phase, record
+    return "interrupted", record
+
+
+def make_plan(sweep: Sweep, folder: Path) -> Plan:
+    """Observe every run of ``sweep`` in its folder ``runs/<sweep>``, which need not exist yet."""
+    present = _run_folders(folder)
+    runs = []
+    for run in sweep.runs:
+        state, record = observe(RunFolder(folder / run.run_id)) if run.run_id in present else ("new", None)
+        runs.append(ObservedRun(run.run_id, state, record, run))
+    left = []
+    for run_id in sorted(present - {run.run_id for run in sweep.runs}):
+        state, record = observe(RunFolder(folder / run_id))
+        left.append(ObservedRun(run_id, state, record, None))
+    return Plan(tuple(runs), tuple(left))
+
+
+def _run_folders(folder: Path) -> set[str]:
+    """The names of the folders that hold a run."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if len(entry.name) == 12 and entry.is_dir()]
+    except FileNotFoundError:
+        return set()
+    return {name for name in names if os.path.exists(f"{folder}/{name}/config.yaml")}
+
+
+def jobs_to_start(runs: Iterable[ObservedRun], profile: Profile) -> list[list[ObservedRun]]:
+    """Pack runs into jobs, in the order given; runs that go into one pack have networks and batches of equal size."""
+    packs: list[list[ObservedRun]] = []
+    open_packs: dict[object, list[ObservedRun]] = {}
+    for observed in runs:
+        assert observed.run is not None
+        key = _pack_key(observed.run.configuration)
+        pack = open_packs.get(key)
+        if pack is None or len(pack) == profile.runs_per_job:
+            pack = open_packs[key] = []
+            packs.append(pack)
+        pack.append(observed)
+    return packs
+
+
+def _pack_key(configuration: Configuration) -> tuple[object, ...]:
+    """Equal for runs that can be one batched computation, as ``vwm.training`` checks once more."""
+    m = configuration.model_params
+    return (
+        *(configuration.training_params.num_trials, m.num_neurons, m.max_item_num, m.positive_input),
+        *(m.saturation_firing_rate > 0, m.steps, m.stimulus_steps, m.decode_steps),
+    )
