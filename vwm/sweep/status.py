@@ -1,0 +1,273 @@
+"""What a sweep is doing: the same facts as a table for a person and as JSON for a program."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from vwm.config import show_value
+from vwm.sweep.grid import Sweep
+from vwm.sweep.plan import STATES, ObservedRun, Plan, State
+from vwm.sweep.profile import Profile
+
+STALE_S = 600.0  # A process that holds a run and has been silent for so long is probably stuck.
+_MOST_ROWS = 40
+COLOURS: dict[State, str] = {
+    "running": "cyan",
+    "failed": "red",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+    "new": "",
+    "finished": "green",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Facts
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def seconds_left(observed: ObservedRun) -> float | None:
+    """Seconds until a running run has done all its iterations at its present speed, if it does not stop early."""
+    record = observed.record
+    if observed.state != "running" or record is None or not record.iterations_per_second:
+        return None
+    return (record.num_iterations - record.iteration) / record.iterations_per_second
+
+
+def sweep_seconds_left(plan: Plan) -> float | None:
+    """Seconds until all runs but the failed ones are done, at the speed of those that run now."""
+    running = [observed.record for observed in plan.in_state("running") if observed.record is not None]
+    speed = sum(record.iterations_per_second or 0.0 for record in running)
+    if speed == 0:
+        return None
+    left = 0
+    for observed in plan.in_state("running", "new", "stopped", "interrupted"):
+        if observed.record is not None:
+            left += observed.record.num_iterations - observed.record.iteration
+        elif observed.run is not None:
+            left += observed.run.configuration.training_params.num_iterations
+    return left / speed
+
+
+def is_stale(observed: ObservedRun, now: float) -> bool:
+    """Whether a process holds the run and has given no sign of life for ``STALE_S``."""
+    return observed.state == "running" and observed.record is not None and now - observed.record.heartbeat > STALE_S
+
+
+def as_json(name: str, plan: Plan) -> dict[str, Any]:
+    """All facts about a sweep. Times are seconds, errors radians."""
+    now = time.time()
+    return {
+        "sweep": name,
+        "counts": plan.counts(),
+        "seconds_left": sweep_seconds_left(plan),
+        "runs": [_run_as_json(observed, now) for observed in plan.runs],
+        "no_longer_in_the_grid": [_run_as_json(observed, now) for observed in plan.left],
+    }
+
+
+def _run_as_json(observed: ObservedRun, now: float) -> dict[str, Any]:
+    record, run = observed.record, observed.run
+    return {
+        "run_id": observed.run_id,
+        "state": observed.state,
+        "settings": None if run is None else dict(run.settings),
+        "seed": None if run is None else run.seed,
+        "record": None if record is None else asdict(record),
+        "seconds_left": seconds_left(observed),
+        "stale": is_stale(observed, now),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Tables
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float | None) -> str:
+    """A duration to two figures: 45 s, 3 min, 2 h 10 min, 5 d 4 h."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 36:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def counts_line(plan: Plan) -> Text:
+    """How many runs are in which state, as in ``3 finished · 2 running · 1 new``."""
+    counts = plan.counts()
+    parts = [Text(f"{counts[state]} {state}", COLOURS[state]) for state in reversed(STATES) if counts[state]]
+    if plan.left:
+        parts.append(Text(f"{len(plan.left)} no longer in the grid", "dim"))
+    return Text(" · ").join(parts) if parts else Text("no runs")
+
+
+def heading(name: str, plan: Plan) -> Text:
+    """One line on the whole sweep."""
+    line = Text.assemble((name, "bold"), f": {_plural(len(plan.runs), 'run')}: ", counts_line(plan))
+    left = sweep_seconds_left(plan)
+    return line if left is None else line.append(f"; at most about {duration(left)} left")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MOST_ROWS) -> RenderableType:
+    """One line a run, the first ``rows`` of them; the values of the axes stay readable in 80 columns."""
+    again = any(observed.record is not None and observed.record.attempt > 1 for observed in runs[:rows])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.add_column("run", no_wrap=True)
+    for axis in axes:
+        # One word a line, so that a column is no wider than its values need.
+        table.add_column(
+            escape(axis.rsplit(".", 1)[-1].replace("_", "_\n")), no_wrap=True, max_width=24, vertical="top"
+        )
+    for header in ("seed", "state", "done", "it/s", "left", "error\n(rad)", *(["start"] if again else [])):
+        left = header in ("state",)
+        table.add_column(header, no_wrap=True, justify="left" if left else "right")
+    now = time.time()
+    for observed in runs[:rows]:
+        table.add_row(*_cells(observed, axes, now), *([_attempt(observed)] if again else []))
+    parts: list[RenderableType] = [table]
+    if len(runs) > rows:
+        parts.append(Text(f"… and {len(runs) - rows} more", "dim"))
+    return Group(*parts)
+
+
+def _cells(observed: ObservedRun, axes: Sequence[str], now: float) -> list[Text]:
+    record, run = observed.record, observed.run
+    settings = {} if run is None else run.settings
+    done = speed = error = ""
+    if record is not None:
+        done = f"{100 * record.iteration / record.num_iterations:.0f} %"
+        if record.iterations_per_second is not None and observed.state == "running":
+            speed = f"{record.iterations_per_second:.3g}"
+        if record.mean_abs_error is not None:
+            error = f"{record.mean_abs_error:.3f}"
+    return [
+        Text(observed.run_id),
+        *(Text(_value(settings[axis]) if axis in settings else "") for axis in axes),
+        Text("" if run is None else str(run.seed)),
+        Text(_state_in_words(observed, now), COLOURS[observed.state]),
+        *(Text(cell) for cell in (done, speed, duration(seconds_left(observed)), error)),
+    ]
+
+
+def name_run(observed: ObservedRun) -> str:
+    """A run on one line: its id, its settings and its seed."""
+    if observed.run is None:
+        return observed.run_id
+    settings = [f"{axis.rsplit('.', 1)[-1]} {_value(value)}" for axis, value in observed.run.settings.items()]
+    return f"{observed.run_id}  {', '.join([*settings, f'seed {observed.run.seed}'])}"
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else show_value(value)
+
+
+def _state_in_words(observed: ObservedRun, now: float) -> str:
+    record = observed.record
+    if observed.state == "running":
+        if record is None or record.phase not in ("training", "evaluating"):
+            return "starting"
+        if is_stale(observed, now):
+            return f"silent for {duration(now - record.heartbeat)}"
+        return record.phase
+    if record is not None and record.reason is not None and observed.state in ("failed", "stopped", "interrupted"):
+        # "stopped: stop requested" says no more than "stopped".
+        return observed.state if record.reason == "stop requested" else f"{observed.state}: {record.reason}"
+    return observed.state
+
+
+def _attempt(observed: ObservedRun) -> str:
+    return "" if observed.record is None else str(observed.record.attempt)
+
+
+def status_view(name: str, axes: Sequence[str], plan: Plan, rows: int | None = None) -> RenderableType:
+    """The whole status of a sweep: one line on all runs, a table of those that need a look, their last errors."""
+    shown = [*plan.in_state("running"), *plan.in_state("failed"), *plan.in_state("interrupted", "stopped")]
+    parts: list[RenderableType] = [heading(name, plan)]
+    if shown:
+        parts += [Text(), runs_table(axes, shown, _MOST_ROWS if rows is None else max(rows, 1))]
+    errors = errors_view(shown)
+    if errors:
+        parts += [Text(), *errors]
+    return Group(*parts)
+
+
+def overview(sweeps: Sequence[tuple[str, Plan]]) -> RenderableType:
+    """One line a sweep."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table.add_column("sweep", overflow="ellipsis", no_wrap=True)
+    table.add_column("runs", justify="right")
+    table.add_column("state")
+    table.add_column("left", justify="right", no_wrap=True)
+    for name, plan in sweeps:
+        left = duration(sweep_seconds_left(plan))
+        table.add_row(Text(name), str(len(plan.runs)), counts_line(plan), left)
+    return table
+
+
+def plan_view(sweep: Sweep, plan: Plan, jobs: Sequence[Sequence[ObservedRun]], profile: Profile) -> RenderableType:
+    """What a sweep holds, how far it is, and what a launch would start."""
+    seeds = list(dict.fromkeys(run.seed for run in sweep.runs))
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, show_edge=False)
+    table.add_column("axis", no_wrap=True, overflow="ellipsis", max_width=44)
+    table.add_column("values")
+    for axis in sweep.axes:
+        table.add_row(Text(axis), _values(list(dict.fromkeys(run.settings[axis] for run in sweep.runs))))
+    table.add_row(Text("seeds"), _values(seeds))
+    parts: list[RenderableType] = [heading(sweep.name, plan), Text(), table, Text()]
+    if jobs:
+        size = f" of up to {profile.runs_per_job} runs" if profile.runs_per_job > 1 else ""
+        processes = "" if profile.processes_per_job == 1 else f", {profile.processes_per_job} processes each"
+        parts.append(
+            Text(
+                f"A launch starts {_plural(len(jobs), 'job')}{size} on this machine, "
+                f"{min(profile.concurrency, len(jobs))} at a time{processes}."
+            )
+        )
+        first = [observed for job in jobs for observed in job]
+        parts += [Text(), runs_table(sweep.axes, first, 10)]
+    else:
+        parts.append(Text("A launch starts nothing."))
+    if plan.left:
+        ids = ", ".join(observed.run_id for observed in plan.left[:5])
+        more = ", …" if len(plan.left) > 5 else ""
+        parts += [Text(), Text(f"No longer in the grid, and left as they are: {ids}{more}", "dim")]
+    return Group(*parts, Text())
+
+
+def _values(values: Sequence[object]) -> Text:
+    """Values of an axis, the middle left out where there are many."""
+    shown = [_value(value) for value in values]
+    if len(shown) > 12:
+        shown = [*shown[:6], "…", *shown[-2:], f"({len(values)} values)"]
+    return Text("  ".join(shown))
+
+
+def errors_view(runs: Sequence[ObservedRun], most: int = 5) -> list[Text]:
+    """Why runs failed, a line each."""
+    failed = [observed for observed in runs if observed.record is not None and observed.record.detail]
+    lines = [Text.assemble((observed.run_id, "red"), f"  {_detail(observed)}") for observed in failed[:most]]
+    if len(failed) > most:
+        lines.append(Text(f"… and {len(failed) - most} more", "dim"))
+    return lines
+
+
+def _detail(observed: ObservedRun) -> str:
+    assert observed.record is not None
+    return " ".join((observed.record.detail or "").split())
