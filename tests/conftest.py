@@ -1,12 +1,18 @@
 """What several tests share: a configuration that trains in a second, and ways to run the commands for real."""
 
+import copy
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from vwm.config import set_value
 
 TINY: dict[str, dict[str, Any]] = {
     "model_params": {
@@ -31,10 +37,39 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 
+# The files whose bytes are a function of the configuration alone, however a run came to its end.
+EXACT_FILES = ("checkpoint.pt", "history.jsonl", "responses.npz", "result.json")
+
+
+def tiny(**changes: object) -> dict[str, Any]:
+    """The tiny configuration with some fields changed, sections written with two underscores: model_params__dt=10."""
+    content = copy.deepcopy(TINY)
+    for name, value in changes.items():
+        set_value(content, name.replace("__", "."), value)
+    return content
+
+
+def write_config(path: Path, **changes: object) -> Path:
+    """A configuration file at ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tiny(**changes)))
+    return path
+
+
+def make_run(folder: Path, **changes: object) -> Path:
+    """A run's folder with the tiny configuration, not started."""
+    write_config(folder / "config.yaml", **changes)
+    return folder
+
+
+def differing_files(first: Path, second: Path) -> list[str]:
+    """Which of the exact files differ by a byte between two runs' folders."""
+    return [name for name in EXACT_FILES if (first / name).read_bytes() != (second / name).read_bytes()]
+
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a command under test: one thread, warnings as errors like in this process."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", **extra}
+    """The environment of a command under test."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
 
 
 def python(*arguments: object, cwd: Path, timeout: float = 300, **extra: str) -> "subprocess.CompletedProcess[str]":
@@ -50,11 +85,10 @@ def python(*arguments: object, cwd: Path, timeout: float = 300, **extra: str) ->
     )
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path) -> Path:
-    """A file that holds the tiny configuration."""
-    import yaml
-
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return path
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+    """Return once the condition holds; fail the test if it does not come true in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("the condition waited for did not come true")
+        time.sleep(0.02)

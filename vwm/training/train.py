@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ def train_folders(folders: Sequence[RunFolder]) -> list[Phase]:
         workers.wait_for_all()
         stop = held.enter_context(StopRequests())
         display = held.enter_context(ProgressDisplay(shown=workers.is_first))
-        pack = [Member(folder, workers) for folder in folders]
+        pack = [_open(folder, workers) for folder in folders]
         for member in pack:
             _check_fits(member, pack[0])
             display.say(member.notes)
@@ -127,7 +128,7 @@ def train_folders(folders: Sequence[RunFolder]) -> list[Phase]:
         except WorkerLostError as error:
             for member in pack:
                 if member.phase in ("training", "evaluating"):
-                    member.tell("interrupted", "killed", f"another process of this run was lost: {_first_line(error)}")
+                    member.tell("interrupted", "killed", f"another process of this run was lost: {_summary(error)}")
             raise
         except Exception as error:
             for member in pack:
@@ -152,6 +153,19 @@ def _take(folder: RunFolder, held: ExitStack) -> None:
         folder.stop.unlink(missing_ok=True)
 
 
+def _open(folder: RunFolder, workers: Workers) -> Member:
+    """Read a run's folder; one that cannot be used is marked as failed, or status would go on calling it new."""
+    try:
+        return Member(folder, workers)
+    except Exception as error:
+        if workers.is_first:
+            before = folder.read_state() or RunState("failed", iteration=0, num_iterations=0, attempt=0)
+            failed = replace(before, phase="failed", attempt=before.attempt + 1, reason="error", detail=_summary(error))
+            folder.write_state(failed)
+            write_atomically(folder.traceback, traceback.format_exc())
+        raise
+
+
 def _check_fits(member: Member, first: Member) -> None:
     """Refuse a run that cannot be computed in one batch with the first of its pack."""
     ours, others = member.run.configuration, first.run.configuration
@@ -163,9 +177,10 @@ def _check_fits(member: Member, first: Member) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _summary(error: BaseException) -> str:
+    """An error on one line; a UserError speaks for itself."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -180,7 +195,7 @@ def _fail(member: Member, error: Exception, display: ProgressDisplay) -> None:
         detail = "out of memory: lower training_params.num_trials, or take a device with more memory"
         member.tell("failed", "out of memory", detail)
     else:
-        detail = f"{type(error).__name__}: {_first_line(error)}"
+        detail = _summary(error)
         member.tell("failed", "error", detail)
     display.end(member.folder.path, f"failed: {detail}")
 

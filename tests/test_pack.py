@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import differing_files, make_run
+from vwm.errors import UserError
+from vwm.training.run_folder import RunFolder
+from vwm.training.train import train_folders
+
+
+def members(noise: float) -> list[dict[str, object]]:
+    """Three runs of equal shape that differ in everything else; the second stops early."""
+    return [
+        {"training_params__seed": 1, "model_params__spike_noise_factor": noise},
+        {
+            "training_params__seed": 2,
+            "training_params__eta": 3e-3,
+            "training_params__early_stop_patience": 4,
+            "model_params__spike_noise_factor": 2 * noise,
+            "model_params__ILC_noise": 0.2,
+        },
+        {
+            "training_params__seed": 3,
+            "training_params__error_def": "l2",
+            "training_params__logging_period": 4,
+            "model_params__spike_noise_factor": 1.5 * noise,
+            "model_params__spike_noise_type": "gauss",
+            "model_params__tau_max": 120,
+        },
+    ]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2], ids=["noise-free", "noisy"])
+def test_each_member_of_a_pack_has_the_files_it_has_alone(tmp_path: Path, noise: float):
+    pack = []
+    for index, changes in enumerate(members(noise)):
+        train_folders([RunFolder(make_run(tmp_path / "alone" / str(index), **changes))])
+        pack.append(RunFolder(make_run(tmp_path / "pack" / str(index), **changes)))
+    assert train_folders(pack) == ["finished"] * 3
+    for index, folder in enumerate(pack):
+        assert differing_files(tmp_path / "alone" / str(index), folder.path) == []
+    second = pack[1].read_result()
+    assert second is not None
+    assert second["ended_by"] == "early stopping"
+    assert second["iterations"] < 60
+
+
+def test_members_resume_from_different_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pack = [
+        RunFolder(make_run(tmp_path / "pack" / str(index), **changes)) for index, changes in enumerate(members(0.2))
+    ]
+    monkeypatch.setenv("VWM_JOB", "1")
+    for _ in range(3):
+        pack[0].request_stop("preempted")
+        train_folders(pack[:1])
+    pack[2].request_stop("time limit")
+    assert train_folders(pack) == ["finished", "finished", "stopped"]
+    assert train_folders(pack[2:]) == ["finished"]
+    for index, changes in enumerate(members(0.2)):
+        alone = make_run(tmp_path / "alone" / str(index), **changes)
+        train_folders([RunFolder(alone)])
+        assert differing_files(alone, pack[index].path) == []
+
+
+def test_a_member_that_fails_leaves_the_others_alone(tmp_path: Path):
+    good = {"training_params__seed": 5}
+    bad = {"training_params__eta": 1e20, "training_params__error_def": "l2"}
+    pack = [RunFolder(make_run(tmp_path / name, **changes)) for name, changes in (("bad", bad), ("good", good))]
+    assert train_folders(pack) == ["failed", "finished"]
+    alone = make_run(tmp_path / "alone", **good)
+    train_folders([RunFolder(alone)])
+    assert differing_files(alone, pack[1].path) == []
+
+
+def test_runs_of_unequal_shape_are_no_pack(tmp_path: Path):
+    pack = [RunFolder(make_run(tmp_path / str(n), model_params__num_neurons=n)) for n in (16, 18)]
+    with pytest.raises(UserError, match="cannot be trained as one pack"):
+        train_folders(pack)
+    assert not any(folder.checkpoint.exists() for folder in pack)
+
+
+def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a GPU does with a pack, done on the CPU: one batched backward pass for all members."""
+    from vwm.training import train
+    from vwm.training import workers as processes
+
+    torch.set_num_threads(1)
+    workers = processes.Workers()
+    pack = [
+        train.Member(RunFolder(make_run(tmp_path / str(index), **changes)), workers)
+        for index, changes in enumerate(members(0.2))
+    ]
+    together = train._backward(pack, workers)
+    gradients = [[parameter.grad for parameter in member.run.network.parameters()] for member in pack]
+    for index, member in enumerate(pack):
+        (alone,) = train._backward([member], workers)
+        torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-5)
+        for batched, parameter in zip(gradients[index], member.run.network.parameters(), strict=True):
+            assert batched is not None
+            torch.testing.assert_close(batched, parameter.grad, rtol=1e-3, atol=1e-5)
