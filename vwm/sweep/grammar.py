@@ -16,6 +16,7 @@ from vwm.config import (
     validate,
     without_ignored,
 )
+from vwm.errors import UserError
 from vwm.files import Document, KeyPath, nearest, read_document
 from vwm.sweep.axes import MOST_RUNS, AxisError, axis_values
 
@@ -166,11 +167,15 @@ class _Reader:
         prefix: KeyPath = ("base",)
         if isinstance(base, str):
             path = Path(self.document.name).parent / base
-            if not path.is_file():
-                hint = "the path is relative to the sweep file"
-                self._refuse(("base",), "base", show_value(base), f"a configuration file; there is no {path}", hint)
+            try:
+                document = read_document(path)
+            except UserError as error:
+                if path.is_file():
+                    raise
+                expected = "a configuration file, its path relative to the sweep file"
+                self._refuse(("base",), "base", show_value(base), expected, str(error))
                 self._stop_if_refused()
-            document, prefix = read_document(path), ()
+            prefix = ()
             base = document.content
         elif base is None:
             self._refuse(("base",), "base", "nothing", "a configuration file, such as ../configs/default.yaml")
@@ -220,7 +225,7 @@ class _Reader:
         for key, given in grid.items():
             if key != "zip":
                 factors += self._together({key: given}, ("grid",))
-            elif isinstance(given, list):
+            elif isinstance(given, list) and given:
                 for index, group in enumerate(given):
                     factors += self._together(group, ("grid", "zip", index))
             else:
@@ -229,7 +234,9 @@ class _Reader:
         for factor in factors:
             for name, setting in factor[0].items():
                 if name in seen:
-                    self.problems.append(Problem(setting.place, name, "a second axis of this name", "one axis a name"))
+                    self.problems.append(
+                        Problem(setting.place, name, "a second axis of this name", "every name once in the grid")
+                    )
                 seen.add(name)
         return factors
 

@@ -163,7 +163,7 @@ def _repeated(run: SweepRun, origin: str, first_origin: str, first: SweepRun) ->
     different = [name for name, value in run.settings.items() if value != first.settings[name]]
     if different:
         given = f"points that differ only in {', '.join(different)}"
-        return Problem(origin, "a run twice", given, "settings that change a run's result", "this one cannot")
-    return Problem(
-        origin, "a point twice", text or "the base", "every point once", f"it is already there from {first_origin}"
-    )
+        return Problem(
+            origin, "a run twice", given, "settings that change a run's result", "these change names or drawings only"
+        )
+    return Problem(origin, "a point twice", text or "the base", "every point once", f"{first_origin} has it already")
