@@ -81,11 +81,11 @@ class Launch:
 
     def plan(self) -> Plan:
         """The runs as they were last seen; those whose process is about to come up count as running."""
-        active = {run.run_id for job in self._active for run in job.runs}
+        coming = {
+            run.run_id for job in self._active for run in job.runs if self._observed[run.run_id].record == run.record
+        }
         runs = (
-            replace(observed, state="running")
-            if observed.run_id in active and observed.state != "finished"
-            else observed
+            replace(observed, state="running") if observed.run_id in coming else observed
             for observed in self._observed.values()
         )
         return Plan(tuple(runs), self._left)
@@ -239,4 +239,5 @@ class Launch:
         self._print(Text.assemble((f"{what:<11} ", colour), name_run(observed), f"  {more}" if more else ""))
 
     def _print(self, line: Text) -> None:
-        self.console.print(line, soft_wrap=True)
+        # A terminal gets its lines broken between words; a file gets them whole.
+        self.console.print(line, soft_wrap=not self.console.is_terminal)

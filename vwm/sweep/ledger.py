@@ -1,6 +1,7 @@
 """The ledger of a sweep: an append-only file of what was started, written before it starts, and what became of it."""
 
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,21 @@ class Job:
     runs: tuple[str, ...]  # ids of the runs it carries
     pid: int | None = None  # None: the intent is there, the process perhaps not
     exit_code: int | None = None  # None: it has not ended, or nobody was there to see it end
+
+    def is_alive(self) -> bool:
+        """Whether its process is there, on this machine."""
+        return self.exit_code is None and self.pid is not None and is_alive(self.pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # It is somebody else's.
+        return True
+    return True
 
 
 class Ledger:

@@ -1,6 +1,5 @@
 """The output of the jobs that carried a run, over all its attempts."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,16 +70,4 @@ def _read(log: Path, folder: Path, followed: Job | None) -> Iterator[str]:
 def _may_still_write(folder: Path, job: Job) -> bool:
     """Whether the job goes on: its process lives and nobody noted its end, or its workers outlive it."""
     latest = Ledger(folder.parent / "ledger.jsonl").jobs_of(folder.name)[-1]
-    return latest.name == job.name and (_is_alive(latest) or RunFolder(folder).is_being_trained())
-
-
-def _is_alive(job: Job) -> bool:
-    if job.exit_code is not None or job.pid is None:
-        return False
-    try:
-        os.kill(job.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return latest.name == job.name and (latest.is_alive() or RunFolder(folder).is_being_trained())

@@ -1,19 +1,21 @@
 """What a sweep is doing: the same facts as a table for a person and as JSON for a program."""
 
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from vwm.config import show_value
 from vwm.sweep.grid import Sweep
+from vwm.sweep.ledger import is_alive
 from vwm.sweep.plan import STATES, ObservedRun, Plan, State
 from vwm.sweep.profile import Profile
+from vwm.training.run_folder import RunState
 
 STALE_S = 600.0  # A process that holds a run and has been silent for so long is probably stuck.
 _MOST_ROWS = 40
@@ -118,7 +120,7 @@ def heading(name: str, plan: Plan) -> Text:
     """One line on the whole sweep."""
     line = Text.assemble((name, "bold"), f": {_plural(len(plan.runs), 'run')}: ", counts_line(plan))
     left = sweep_seconds_left(plan)
-    return line if left is None else line.append(f"; at most about {duration(left)} left")
+    return line if left is None else line.append(f"; about {duration(left)} left")
 
 
 def _plural(count: int, noun: str) -> str:
@@ -126,63 +128,58 @@ def _plural(count: int, noun: str) -> str:
 
 
 def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MOST_ROWS) -> RenderableType:
-    """One line a run, the first ``rows`` of them; the values of the axes stay readable in 80 columns."""
+    """One line a run, the first ``rows`` of them. Where the terminal is narrow, only the settings are wrapped."""
     again = any(observed.record is not None and observed.record.attempt > 1 for observed in runs[:rows])
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column("run", no_wrap=True)
     for axis in axes:
-        # One word a line, so that a column is no wider than its values need.
-        table.add_column(
-            escape(axis.rsplit(".", 1)[-1].replace("_", "_\n")), no_wrap=True, max_width=24, vertical="top"
-        )
-    for header in ("seed", "state", "done", "it/s", "left", "error\n(rad)", *(["start"] if again else [])):
-        left = header in ("state",)
-        table.add_column(header, no_wrap=True, justify="left" if left else "right")
+        # One word a line, so that a column is not much wider than its values.
+        header = axis.rsplit(".", 1)[-1].replace("_", "_\n")
+        table.add_column(Text(header), overflow="fold", max_width=24)
+    table.add_column("seed", no_wrap=True, justify="right")
+    table.add_column("state", no_wrap=True)
+    progress = [] if all(observed.record is None for observed in runs[:rows]) else _PROGRESS
+    for header in (*progress, *(["start"] if again else [])):
+        table.add_column(header, no_wrap=True, justify="right")
     now = time.time()
     for observed in runs[:rows]:
-        table.add_row(*_cells(observed, axes, now), *([_attempt(observed)] if again else []))
+        cells = [*_setting_cells(observed, axes), Text(_state_in_words(observed, now), COLOURS[observed.state])]
+        table.add_row(
+            *cells, *(_progress_cells(observed) if progress else []), *([_attempt(observed)] if again else [])
+        )
     parts: list[RenderableType] = [table]
     if len(runs) > rows:
         parts.append(Text(f"… and {len(runs) - rows} more", "dim"))
     return Group(*parts)
 
 
-def _cells(observed: ObservedRun, axes: Sequence[str], now: float) -> list[Text]:
-    record, run = observed.record, observed.run
-    settings = {} if run is None else run.settings
-    done = speed = error = ""
-    if record is not None:
-        done = f"{100 * record.iteration / record.num_iterations:.0f} %"
-        if record.iterations_per_second is not None and observed.state == "running":
-            speed = f"{record.iterations_per_second:.3g}"
-        if record.mean_abs_error is not None:
-            error = f"{record.mean_abs_error:.3f}"
+def _setting_cells(observed: ObservedRun, axes: Sequence[str]) -> list[Text]:
+    run = observed.run
+    values = [""] * (len(axes) + 1) if run is None else [*(_value(run.settings[axis]) for axis in axes), str(run.seed)]
+    return [Text(text) for text in (observed.run_id, *values)]
+
+
+_PROGRESS = ("done", "it/s", "left", "error\n(rad)")
+
+
+def _progress_cells(observed: ObservedRun) -> list[str]:
+    record = observed.record
+    if record is None:
+        return [""] * len(_PROGRESS)
+    speed = record.iterations_per_second if observed.state == "running" else None
     return [
-        Text(observed.run_id),
-        *(Text(_value(settings[axis]) if axis in settings else "") for axis in axes),
-        Text("" if run is None else str(run.seed)),
-        Text(_state_in_words(observed, now), COLOURS[observed.state]),
-        *(Text(cell) for cell in (done, speed, duration(seconds_left(observed)), error)),
+        f"{100 * record.iteration / record.num_iterations:.0f} %",
+        "" if speed is None else f"{speed:.3g}",
+        duration(seconds_left(observed)),
+        "" if record.mean_abs_error is None else f"{record.mean_abs_error:.3f}",
     ]
-
-
-def name_run(observed: ObservedRun) -> str:
-    """A run on one line: its id, its settings and its seed."""
-    if observed.run is None:
-        return observed.run_id
-    settings = [f"{axis.rsplit('.', 1)[-1]} {_value(value)}" for axis, value in observed.run.settings.items()]
-    return f"{observed.run_id}  {', '.join([*settings, f'seed {observed.run.seed}'])}"
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else show_value(value)
 
 
 def _state_in_words(observed: ObservedRun, now: float) -> str:
     record = observed.record
     if observed.state == "running":
         if record is None or record.phase not in ("training", "evaluating"):
-            return "starting"
+            return "leaving" if record is not None and _is_alive_here(record) else "starting"
         if is_stale(observed, now):
             return f"silent for {duration(now - record.heartbeat)}"
         return record.phase
@@ -192,8 +189,27 @@ def _state_in_words(observed: ObservedRun, now: float) -> str:
     return observed.state
 
 
+def _is_alive_here(record: RunState) -> bool:
+    """Whether the process that wrote this state lives on this machine."""
+    return record.host == socket.gethostname() and is_alive(record.pid)
+
+
 def _attempt(observed: ObservedRun) -> str:
     return "" if observed.record is None else str(observed.record.attempt)
+
+
+def name_run(observed: ObservedRun) -> str:
+    """A run on one line: its id, its settings and its seed."""
+    if observed.run is None:
+        return observed.run_id
+    settings = [f"{axis.rsplit('.', 1)[-1]}={_value(value)}" for axis, value in observed.run.settings.items()]
+    return f"{observed.run_id}  {' '.join([*settings, f'seed={observed.run.seed}'])}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(_value(item) for item in value)}]"
+    return value if isinstance(value, str) else f"{value:.12g}" if isinstance(value, float) else show_value(value)
 
 
 def status_view(name: str, axes: Sequence[str], plan: Plan, rows: int | None = None) -> RenderableType:
