@@ -14,7 +14,12 @@ from vwm.cli import run, sweep
 
 MALFORMED = Path(__file__).parent / "malformed"
 COMMANDS = {"configs": (run.main, ["vwm", "config"]), "sweeps": (sweep.main, ["vwm-sweep", "plan"])}
-CASES = sorted(file.relative_to(MALFORMED) for folder in COMMANDS for file in (MALFORMED / folder).glob("*.yaml"))
+CASES = sorted(
+    file.relative_to(MALFORMED)
+    for folder in COMMANDS
+    for file in (MALFORMED / folder).iterdir()
+    if file.suffix in (".yaml", ".json")
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

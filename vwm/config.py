@@ -277,7 +277,7 @@ class InvalidInput(UserError):
         self.problems = problems
         shown = "\n".join(str(problem) for problem in problems[: self.MOST_SHOWN])
         more = len(problems) - self.MOST_SHOWN
-        super().__init__(shown if more <= 0 else f"{shown}\n… and {more} more of this kind.")
+        super().__init__(shown if more <= 0 else f"{shown}\n… and {more} more problems.")
 
 
 def show_value(value: object) -> str:
@@ -327,7 +327,7 @@ _EXPECTED = {
 }
 
 
-def _problem(error: ErrorDetails, place: Callable[[KeyPath], str]) -> Problem:
+def _problem(error: ErrorDetails, content: Any, place: Callable[[KeyPath], str]) -> Problem:
     path: KeyPath = error["loc"]
     context = error.get("ctx", {})
     given = error["input"]
@@ -350,7 +350,19 @@ def _problem(error: ErrorDetails, place: Callable[[KeyPath], str]) -> Problem:
         hint = nearest(given, choices)
     elif error["type"] in ("bool_type", "float_type", "int_type") and isinstance(given, str):
         hint = "without quotes, if that is what was meant" if _is_plain_number_or_switch(given) else ""
-    return Problem(place(path), name, show_value(given), expected, hint)
+    by_default = "" if _is_given(path, content) else " (not in the file: the default)"
+    return Problem(place(path), name, show_value(given) + by_default, expected, hint)
+
+
+def _is_given(path: KeyPath, content: Any) -> bool:
+    """Whether the nested mappings hold a value at this path; a part that is no mapping is itself what was given."""
+    for part in path:
+        if not isinstance(content, dict):
+            return True
+        if part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _is_plain_number_or_switch(text: str) -> bool:
@@ -375,7 +387,7 @@ def validate(content: Any, place: Callable[[KeyPath], str]) -> Configuration:
     try:
         return Configuration.model_validate(content)
     except ValidationError as error:
-        raise InvalidInput([_problem(detail, place) for detail in error.errors(include_url=False)]) from None
+        raise InvalidInput([_problem(detail, content, place) for detail in error.errors(include_url=False)]) from None
 
 
 def without_ignored(content: Any, place: Callable[[KeyPath], str]) -> tuple[Any, list[str]]:

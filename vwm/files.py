@@ -187,7 +187,8 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: this is no valid YAML: {error.problem or error.context}.") from None
+        what = error.problem or error.context
+        raise UserError(f"{where}: this is no valid YAML: {what}. Look at the indentation and the colons.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: this is no valid YAML: {error}.") from None
     except RecursionError:
