@@ -135,7 +135,7 @@ def _caption(table: pd.DataFrame, note: str) -> str:
         return "No run is finished yet."
     counts = sorted({int(n) for n in table["n_seeds"] if n > 0})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    intervals = "95 % intervals of the mean shaded (Student t over runs)"
+    means = f"Means of {seeds} runs a point; 95 % intervals of the mean shaded (Student t over runs; wide ones run out of a panel)."
     if counts[-1] == 1:
-        intervals = "no intervals with one run"
-    return "\n".join(part for part in (f"Means of {seeds} runs a point; {intervals}.", note) if part)
+        means = "One run a point, so no intervals."
+    return "\n".join(part for part in (means, note) if part)

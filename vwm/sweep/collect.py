@@ -209,7 +209,7 @@ def _write(report: CollectReport) -> None:
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
         write_atomically(folder / f"{name}.md", markdown(table))
     write_atomically(folder / "columns.md", _columns(report))
-    title = ", ".join(_field_title(name) for name in row_names(report.sweep)) or "sweep"
+    title = ",\n".join(_field_title(name) for name in row_names(report.sweep)) or "sweep"
     save(set_size_figure(report.by_row, title, _note(report)), folder / "set_size")
 
 
