@@ -36,7 +36,7 @@ def find_sweep(text: str, runs: Path) -> FoundSweep:
         if (folder / "sweep.yaml").is_file():
             return FoundSweep(read_sweep(folder / "sweep.yaml"), folder)
     names = [folder.name for folder in sweep_folders(runs)]
-    hint = nearest(text, names) or (f"in {runs}: {', '.join(names[:8])}" if names else "")
+    hint = nearest(text, names) or (f"There are: {', '.join(names[:8])}." if names else "")
     raise UserError(f"{text}: expected a sweep file, or the name of a sweep in {runs}/. {hint}".rstrip())
 
 

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from vwm.config import load_configuration
 from vwm.files import Locked, locked
+from vwm.sweep.claim import claimed
 from vwm.training.run_folder import RunFolder, RunState
 
 _POLL_S = 0.2
@@ -35,17 +37,13 @@ class Job:
         """Train what can be trained here; 0 when every run is finished or was stopped on request, otherwise 1."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
-        mine = [run for run in self.runs if not run.is_finished() and not run.is_being_trained()]
-        for run in self.runs:
-            if run not in mine:
-                _say(f"{run.path.name} is finished, or another process trains it: left alone.")
-        if mine:
-            for run in mine:
-                run.stop.unlink(missing_ok=True)  # A request to an earlier attempt.
-            before = {run: run.read_state() for run in mine}
-            exit_code = self._wait(_start_torchrun(mine, self.processes), mine)
-            for run in mine:
-                _settle(run, before[run], exit_code)
+        with ExitStack() as claims:
+            mine = [run for run in self.runs if _claim(run, claims)]
+            if mine:
+                before = {run: run.read_state() for run in mine}
+                exit_code = self._wait(_start_torchrun(mine, self.processes), mine)
+                for run in mine:
+                    _settle(run, before[run], exit_code)
         states = [run.read_state() for run in self.runs]
         return 0 if all(state is not None and state.phase in ("finished", "stopped") for state in states) else 1
 
@@ -75,6 +73,20 @@ class Job:
 
     def _is_orphan(self) -> bool:
         return self.parent is not None and os.getppid() != self.parent
+
+
+def _claim(run: RunFolder, claims: ExitStack) -> bool:
+    """Whether this job trains the run: nobody else does, and it is not finished."""
+    with suppress(Locked):
+        claims.enter_context(claimed(run))
+        if run.is_finished():
+            _say(f"{run.path.name} is finished.")
+            return False
+        if not run.is_being_trained():
+            run.stop.unlink(missing_ok=True)  # A request to an earlier attempt.
+            return True
+    _say(f"{run.path.name} is left to the process that trains it.")
+    return False
 
 
 def _say(text: str) -> None:

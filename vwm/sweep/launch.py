@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -80,15 +80,8 @@ class Launch:
         return 130 if self.stops else 0 if self.plan().counts()["finished"] == len(self.sweep.runs) else 1
 
     def plan(self) -> Plan:
-        """The runs as they were last seen; those whose process is about to come up count as running."""
-        coming = {
-            run.run_id for job in self._active for run in job.runs if self._observed[run.run_id].record == run.record
-        }
-        runs = (
-            replace(observed, state="running") if observed.run_id in coming else observed
-            for observed in self._observed.values()
-        )
-        return Plan(tuple(runs), self._left)
+        """The runs as they were last seen."""
+        return Plan(tuple(self._observed.values()), self._left)
 
     def _write_sweep(self) -> None:
         """The folder of the sweep: what it is, and with what it is launched."""
@@ -164,8 +157,7 @@ class Launch:
         return bool(alive)
 
     def _observe(self, earlier: ObservedRun) -> ObservedRun:
-        state, record = observe(RunFolder(self.folder / earlier.run_id))
-        now = ObservedRun(earlier.run_id, state, record, earlier.run)
+        now = observe(self.folder, earlier.run_id, earlier.run)
         self._observed[earlier.run_id] = now
         return now
 

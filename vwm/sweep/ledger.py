@@ -22,18 +22,15 @@ class Job:
 
     def is_alive(self) -> bool:
         """Whether its process is there, on this machine."""
-        return self.exit_code is None and self.pid is not None and is_alive(self.pid)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # It is somebody else's.
+        if self.exit_code is not None or self.pid is None:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # It is somebody else's.
+            return True
         return True
-    return True
 
 
 class Ledger:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vwm.config import Configuration
+from vwm.sweep.claim import claimed_at
 from vwm.sweep.grid import Sweep, SweepRun
 from vwm.sweep.profile import Profile
 from vwm.training.run_folder import RunFolder, RunState
@@ -24,6 +25,7 @@ class ObservedRun:
     state: State
     record: RunState | None  # state.json; None before the first attempt
     run: SweepRun | None  # None: on the disk, but no longer in the grid
+    claimed_at: float | None = None  # when the job began that carries it now
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,35 @@ class Plan:
         return [observed for observed in self.runs if observed.state in states]
 
 
-def observe(folder: RunFolder) -> tuple[State, RunState | None]:
-    """The state of one run.
+def observe(folder: Path, run_id: str, run: SweepRun | None) -> ObservedRun:
+    """A run as its folder in ``folder`` (runs/<sweep>) tells it.
 
-    The lock says whether somebody works on it, result.json whether it is finished, and state.json the rest: a run that
-    calls itself in training while nobody holds its lock was killed.
+    The locks say whether somebody works on it, result.json whether it is finished, and state.json the rest: a run that
+    calls itself in training while nobody holds it was killed.
     """
-    record = folder.read_state()
-    if folder.is_finished():
-        return "finished", record
-    if folder.is_being_trained():
-        return "running", record
+    files = RunFolder(folder / run_id)
+    record = files.read_state()
+    if files.is_finished():
+        return ObservedRun(run_id, "finished", record, run)
+    claimed = claimed_at(files)
+    if claimed is not None or files.is_being_trained():
+        return ObservedRun(run_id, "running", record, run, claimed)
     if record is None:
-        return "new", None
+        return ObservedRun(run_id, "new", None, run)
     if record.phase == "stopped" or record.phase == "failed":
-        return record.phase, record
-    return "interrupted", record
+        return ObservedRun(run_id, record.phase, record, run)
+    return ObservedRun(run_id, "interrupted", record, run)
 
 
 def make_plan(sweep: Sweep, folder: Path) -> Plan:
     """Observe every run of ``sweep`` in its folder ``runs/<sweep>``, which need not exist yet."""
     present = _run_folders(folder)
-    runs = []
-    for run in sweep.runs:
-        state, record = observe(RunFolder(folder / run.run_id)) if run.run_id in present else ("new", None)
-        runs.append(ObservedRun(run.run_id, state, record, run))
-    left = []
-    for run_id in sorted(present - {run.run_id for run in sweep.runs}):
-        state, record = observe(RunFolder(folder / run_id))
-        left.append(ObservedRun(run_id, state, record, None))
-    return Plan(tuple(runs), tuple(left))
+    runs = (
+        observe(folder, run.run_id, run) if run.run_id in present else ObservedRun(run.run_id, "new", None, run)
+        for run in sweep.runs
+    )
+    left = sorted(present - {run.run_id for run in sweep.runs})
+    return Plan(tuple(runs), tuple(observe(folder, run_id, None) for run_id in left))
 
 
 def _run_folders(folder: Path) -> set[str]:

@@ -1,6 +1,5 @@
 """What a sweep is doing: the same facts as a table for a person and as JSON for a program."""
 
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,10 +11,8 @@ from rich.text import Text
 
 from vwm.config import show_value
 from vwm.sweep.grid import Sweep
-from vwm.sweep.ledger import is_alive
 from vwm.sweep.plan import STATES, ObservedRun, Plan, State
 from vwm.sweep.profile import Profile
-from vwm.training.run_folder import RunState
 
 STALE_S = 600.0  # A process that holds a run and has been silent for so long is probably stuck.
 _MOST_ROWS = 40
@@ -179,7 +176,9 @@ def _state_in_words(observed: ObservedRun, now: float) -> str:
     record = observed.record
     if observed.state == "running":
         if record is None or record.phase not in ("training", "evaluating"):
-            return "leaving" if record is not None and _is_alive_here(record) else "starting"
+            # What state.json says is either the last word of the attempt before, or of the one that is just ending.
+            began = observed.claimed_at
+            return "leaving" if record and began and record.heartbeat > began else "starting"
         if is_stale(observed, now):
             return f"silent for {duration(now - record.heartbeat)}"
         return record.phase
@@ -187,11 +186,6 @@ def _state_in_words(observed: ObservedRun, now: float) -> str:
         # "stopped: stop requested" says no more than "stopped".
         return observed.state if record.reason == "stop requested" else f"{observed.state}: {record.reason}"
     return observed.state
-
-
-def _is_alive_here(record: RunState) -> bool:
-    """Whether the process that wrote this state lives on this machine."""
-    return record.host == socket.gethostname() and is_alive(record.pid)
 
 
 def _attempt(observed: ObservedRun) -> str:
