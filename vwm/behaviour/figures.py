@@ -135,7 +135,8 @@ def _caption(table: pd.DataFrame, note: str) -> str:
         return "No run is finished yet."
     counts = sorted({int(n) for n in table["n_seeds"] if n > 0})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    means = f"Means of {seeds} runs a point; 95 % intervals of the mean shaded (Student t over runs; wide ones run out of a panel)."
+    intervals = "95 % intervals of the mean shaded (Student t over runs; wide ones run out of a panel)"
+    means = f"Means of {seeds} runs a point; {intervals}."
     if counts[-1] == 1:
         means = "One run a point, so no intervals."
     return "\n".join(part for part in (means, note) if part)
