@@ -159,7 +159,7 @@ def test_holes_are_named_with_reason_and_command(tmp_path: Path, folder: Path) -
     assert "responses.npz: the file is damaged" in damaged.why
     assert damaged.command == f"vwm evaluate {shlex.quote(str(folder / runs[3].run_id))}"
     assert new.why == absent.why == "never started"
-    assert torn.why == "its state.json is damaged"
+    assert torn.why.endswith("state.json is damaged; delete that file first")
     assert {hole.command for hole in (stopped, killed, new, torn, absent)} == {f"vwm-sweep launch {place}"}
 
     table = pd.read_csv(folder / "tables" / "by_set_size.csv")

@@ -11,7 +11,7 @@ from vwm.errors import UserError
 from vwm.files import write_atomically
 from vwm.sweep.grid import Sweep, SweepRun
 from vwm.sweep.plan import observe
-from vwm.training.run_folder import RunFolder
+from vwm.training.run_folder import RunFolder, RunState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ def _read(run: SweepRun, folder: RunFolder) -> "pd.DataFrame | Hole":
     from vwm.behaviour.tables import measures
 
     if not folder.is_finished():
-        why, command = _unfinished(folder)
+        why, command = _unfinished(run, folder)
         command = f"vwm-sweep {command} {shlex.quote(str(folder.path.parent))}"
         return Hole(run.run_id, run.settings, run.seed, why, command)
     try:
@@ -104,19 +104,26 @@ def _read(run: SweepRun, folder: RunFolder) -> "pd.DataFrame | Hole":
     return measures(responses).assign(run_id=run.run_id)
 
 
-def _unfinished(folder: RunFolder) -> tuple[str, str]:
+def _unfinished(run: SweepRun, folder: RunFolder) -> tuple[str, str]:
     """Why a run has no result yet, and the subcommand that goes on with it."""
     try:
-        state, record = observe(folder)
+        record = folder.read_state()
     except (ValueError, TypeError):
-        return "its state.json is damaged", "launch"
-    if record is None:
-        return ("starting", "status") if state == "running" else ("never started", "launch")
-    at = f"iteration {record.iteration} of {record.num_iterations}"
+        return f"{folder.state} is damaged; delete that file first", "launch"
+    state = observe(folder.path.parent, run.run_id, run).state
     if state == "running":
-        return f"{record.phase}, {at}", "status"
+        if record is not None and record.phase in ("training", "evaluating"):
+            return f"{record.phase}, {_progress(record)}", "status"
+        return "starting", "status"
+    if record is None:
+        return "never started", "launch"
     reason = ": ".join(" ".join(part.split()) for part in (record.reason, record.detail) if part)
-    return f"{state} at {at}" + (f": {reason}" if reason else ""), "retry" if state == "failed" else "launch"
+    why = f"{state} at {_progress(record)}" + (f": {reason}" if reason else "")
+    return why, "retry" if state == "failed" else "launch"
+
+
+def _progress(record: RunState) -> str:
+    return f"iteration {record.iteration} of {record.num_iterations}"
 
 
 # ---------------------------------------------------------------------------------------------------------------
