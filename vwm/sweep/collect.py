@@ -270,8 +270,9 @@ def summary_table(report: CollectReport) -> "Table":
     sizes = sorted({int(n) for n in report.by_row["set_size"]})
     shown = _evenly(sizes, _MOST_SET_SIZES)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, collapse_padding=True, caption_justify="left")
-    # One word a line, so that the column is no wider than its values need.
-    names = [escape(_field_title(name).split("\n")[0].replace("_", "_\n")) for name in row_names(report.sweep)]
+    # Beside many set sizes the name stands one word a line, so that the column is no wider than its values need.
+    joint = "_\n" if len(shown) > 6 else "_"
+    names = [escape(_field_title(name).split("\n")[0].replace("_", joint)) for name in row_names(report.sweep)]
     table.add_column(",\n".join(names) or "sweep", overflow="fold", max_width=20)
     table.add_column("set size", no_wrap=True)
     for size in shown:
