@@ -56,6 +56,7 @@ class Launch:
         self._active: list[_ActiveJob] = []
         self._prefix = f"{sweep.name}-{secrets.token_hex(4)}"
         self._started = 0
+        self._read_up_to = 0  # bytes of the ledger in which cancellations were looked for
 
     def run(self, states: Sequence[State], only: Sequence[str] | None = None) -> int:
         """Train the runs that are in one of ``states`` (of these ids, if ``only`` is given) until none is left.
@@ -69,11 +70,12 @@ class Launch:
         self._left = plan.left
         wanted = [run for run in plan.in_state(*states) if only is None or run.run_id in only]
         waiting = jobs_to_start(wanted, self.profile)
-        mark = self.ledger.size()
+        self._read_up_to = self.ledger.size()
         with self._signals(), self._display() as show:
             while self._active or (waiting and not self.stops):
+                waiting = self._without_cancelled(waiting)
                 while waiting and not self.stops and len(self._active) < self.profile.concurrency:
-                    self._start(waiting.pop(0), states, mark)
+                    self._start(waiting.pop(0), states)
                 self._look()
                 show()
                 time.sleep(_POLL_S)
@@ -93,15 +95,23 @@ class Launch:
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
-    def _start(self, pack: Sequence[ObservedRun], states: Sequence[State], mark: int) -> None:
+    def _without_cancelled(self, waiting: list[list[ObservedRun]]) -> list[list[ObservedRun]]:
+        """The packs without the runs that somebody cancelled since the last look."""
+        end = self.ledger.size()
+        cancelled = self.ledger.cancelled_since(self._read_up_to)
+        self._read_up_to = end
+        kept = [[run for run in pack if run.run_id not in cancelled] for pack in waiting] if cancelled else waiting
+        dropped = sum(map(len, waiting)) - sum(map(len, kept))
+        if dropped:
+            self._print(Text(f"{dropped} waiting {'run was' if dropped == 1 else 'runs were'} cancelled", "yellow"))
+        return [pack for pack in kept if pack]
+
+    def _start(self, pack: Sequence[ObservedRun], states: Sequence[State]) -> None:
         """Start a job for what is still to be done of a pack: others may have been at work since the plan."""
-        cancelled = self.ledger.cancelled_since(mark)
         runs = []
         for planned in pack:
             observed = self._observe(planned)
-            if planned.run_id in cancelled:
-                self._say("cancelled", observed)
-            elif observed.state in states:
+            if observed.state in states:
                 runs.append(observed)
             elif observed.state == "running":
                 self._say("left to the process that trains it", observed)
