@@ -195,12 +195,16 @@ def debug(
 def collect(sweep: SweepName, runs: Runs = RUNS) -> None:
     """Make the tables and the figure of what is finished, and name what is missing."""
     from vwm.sweep.collect import collect as make_tables
-    from vwm.sweep.collect import summary_table
+    from vwm.sweep.collect import holes_in_words, summary_table
     from vwm.sweep.find import find_sweep
 
     found = find_sweep(sweep, runs)
     report = make_tables(found.sweep, found.folder)
-    _console().print(summary_table(report))
+    console = _console()
+    console.print(summary_table(report))
+    for line in holes_in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"Tables and figure: {report.tables}", markup=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------
