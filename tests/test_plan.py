@@ -145,28 +145,47 @@ def test_the_ledger_tells_jobs_in_the_order_of_their_intents(tmp_path: Path) -> 
     ledger = Ledger(tmp_path / "ledger.jsonl")
     assert ledger.jobs() == []
     ledger.launched({"vwm": "0"})
-    ledger.intends("first", ["a", "b"])
+    ledger.intends("first", [["a", "b"]])
     ledger.started("first", 12)
-    ledger.intends("second", ["b"])
+    ledger.intends("second", [["b"]])
     ledger.ended("first", -9)
 
-    assert ledger.jobs() == [Job("first", ("a", "b"), 12, -9), Job("second", ("b",))]
+    first, second = ledger.jobs()
+    assert first == Job("first", (("a", "b"),), first.time, pid=12, exit_code=-9)
+    assert second == Job("second", (("b",),), second.time)
+    assert first.runs == ("a", "b")
     assert [job.name for job in ledger.jobs_of("b")] == ["first", "second"]
     assert [job.name for job in ledger.jobs_of("a")] == ["first"]
+
+
+def test_an_array_is_in_doubt_until_the_ledger_says_what_came_of_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for name in ("accepted", "refused", "doubtful"):
+        ledger.intends(name, [["a"], ["b", "c"]], {"timeout_min": 5})
+    ledger.intends("local", [["a"]])
+    ledger.submitted("accepted", "17")
+    ledger.refused("refused", "Invalid partition name specified")
+
+    accepted, refused, doubtful, local = ledger.jobs()
+
+    assert (accepted.slurm_id, refused.refused) == ("17", "Invalid partition name specified")
+    assert doubtful.elements == (("a",), ("b", "c"))
+    assert doubtful.task == {"timeout_min": 5}
+    assert [job.is_in_doubt for job in (accepted, refused, doubtful, local)] == [False, False, True, False]
 
 
 def test_a_line_torn_by_a_power_cut_spoils_neither_the_lines_before_nor_those_after(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
-    ledger.intends("first", ["a"])
+    ledger.intends("first", [["a"]])
     whole = path.read_bytes()
-    ledger.intends("second", ["b"])
+    ledger.intends("second", [["b"]])
     second = path.read_bytes()[len(whole) :]
 
     for cut in range(len(second)):
         path.write_bytes(whole + second[:cut])
         assert [job.name for job in ledger.jobs()] in (["first"], ["first", "second"])
-        ledger.intends("third", ["c"])
+        ledger.intends("third", [["c"]])
         assert [job.name for job in ledger.jobs()][-1] == "third"
         assert ledger.jobs()[0].name == "first"
 
@@ -184,6 +203,6 @@ def test_every_entry_says_when(tmp_path: Path) -> None:
     import json
 
     before = time.time()
-    Ledger(tmp_path / "ledger.jsonl").intends("first", ["a"])
+    Ledger(tmp_path / "ledger.jsonl").intends("first", [["a"]])
     (line,) = (tmp_path / "ledger.jsonl").read_text().splitlines()
     assert before - 1 < json.loads(line)["time"] < time.time() + 1

@@ -139,7 +139,7 @@ def test_logs_show_all_attempts_of_a_run_in_order(command: Command, sweep: Sweep
     run = leave(sweep, 0, "stopped").path.name
     ledger = Ledger(Path("runs/tiny/ledger.jsonl"))
     for job, runs in (("z-first", [run]), ("b-other", ["x"]), ("a-second", [run, "x"])):
-        ledger.intends(job, runs)
+        ledger.intends(job, [runs])
         Path(f"runs/tiny/logs/{job}.log").write_text(f"[red]output[/red] of {job}\n")
 
     for arguments in ([run], [run[:5]], ["tiny", run[:5]], ["-f", run]):

@@ -123,7 +123,7 @@ class Launch:
             paths.append(prepare_run_folder(self.folder / observed.run_id, observed.run.configuration).path)
         name = f"{self._prefix}-{self._started}"
         self._started += 1
-        self.ledger.intends(name, [observed.run_id for observed in runs])
+        self.ledger.intends(name, [[observed.run_id for observed in runs]])
         command = [sys.executable, "-m", "vwm.sweep.job", "--processes", str(self.profile.processes_per_job)]
         command += ["--parent", str(os.getpid()), *map(str, paths)]
         with open(self.folder / "logs" / f"{name}.log", "ab") as log:

@@ -3,22 +3,44 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vwm.files import append_line
 
+# What the events after an intent tell: the key of the event, and the attribute of the job.
+_TELLS = {
+    "started": ("pid", "pid"),
+    "ended": ("exit_code", "exit_code"),
+    "submitted": ("slurm_id", "slurm_id"),
+    "refused": ("why", "refused"),
+}
+
 
 @dataclass(frozen=True)
 class Job:
-    """One job as the ledger tells it."""
+    """One job as the ledger tells it: a process of this machine, or an array of SLURM's."""
 
-    name: str
-    runs: tuple[str, ...]  # ids of the runs it carries
-    pid: int | None = None  # None: the intent is there, the process perhaps not
+    name: str  # unique: under SLURM it finds the job after a doubtful answer
+    elements: tuple[tuple[str, ...], ...]  # ids of the runs of each element of the array; a local job has one
+    time: float = 0.0  # of the intent, Unix time
+    pid: int | None = None  # None: the intent is there, the process perhaps not, or it is SLURM's
     exit_code: int | None = None  # None: it has not ended, or nobody was there to see it end
+    slurm_id: str | None = None  # what sbatch answered
+    refused: str | None = None  # why there is no such job: SLURM's words, or that it never reached SLURM
+    task: Mapping[str, Any] = field(default_factory=dict)  # what an element of an array is told beside its runs
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The ids of all runs it carries."""
+        return tuple(run for element in self.elements for run in element)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it was to be submitted and nobody noted what came of it."""
+        return bool(self.task) and self.slurm_id is None and self.refused is None
 
     def is_alive(self) -> bool:
         """Whether its process is there, on this machine."""
@@ -45,9 +67,9 @@ class Ledger:
         """A launch began, with this code on this machine."""
         self._append("launch", provenance=provenance)
 
-    def intends(self, job: str, runs: Sequence[str]) -> None:
-        """A job of this unique name is about to be started."""
-        self._append("intent", job=job, runs=list(runs))
+    def intends(self, job: str, elements: Sequence[Sequence[str]], task: Mapping[str, Any] | None = None) -> None:
+        """A job of this unique name is about to be started or, where there is a task, submitted to SLURM."""
+        self._append("intent", job=job, elements=[list(runs) for runs in elements], **({"task": task} if task else {}))
 
     def started(self, job: str, pid: int) -> None:
         """The job's process is there."""
@@ -56,6 +78,14 @@ class Ledger:
     def ended(self, job: str, exit_code: int) -> None:
         """The job's process is gone; a negative code is the signal that killed it."""
         self._append("ended", job=job, exit_code=exit_code)
+
+    def submitted(self, job: str, slurm_id: str) -> None:
+        """SLURM has the job."""
+        self._append("submitted", job=job, slurm_id=slurm_id)
+
+    def refused(self, job: str, why: str) -> None:
+        """SLURM does not have the job and never will."""
+        self._append("refused", job=job, why=why)
 
     def cancelled(self, runs: Sequence[str]) -> None:
         """Somebody asked that these runs stop, or are not started by a launch in progress."""
@@ -92,13 +122,11 @@ class Ledger:
         for event in self._events():
             name = str(event.get("job"))
             if event["event"] == "intent":
-                jobs[name] = Job(name, tuple(event["runs"]))
-            elif name not in jobs:
-                continue
-            elif event["event"] == "started":
-                jobs[name] = Job(name, jobs[name].runs, event["pid"])
-            elif event["event"] == "ended":
-                jobs[name] = Job(name, jobs[name].runs, jobs[name].pid, event["exit_code"])
+                elements = tuple(tuple(runs) for runs in event["elements"])
+                jobs[name] = Job(name, elements, event["time"], task=event.get("task", {}))
+            elif name in jobs and event["event"] in _TELLS:
+                key, attribute = _TELLS[event["event"]]
+                jobs[name] = replace(jobs[name], **{attribute: event[key]})
         return list(jobs.values())
 
     def jobs_of(self, run: str) -> list[Job]:
