@@ -12,7 +12,7 @@ from vwm.files import locked
 from vwm.sweep.grid import Sweep, SweepRun, read_sweep
 from vwm.sweep.ledger import Job, Ledger
 from vwm.sweep.plan import ObservedRun, jobs_to_start, make_plan
-from vwm.sweep.profile import Profile, read_profile
+from vwm.sweep.profile import LocalProfile, read_profile
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState, prepare_run_folder
 
 NOISE = "model_params.spike_noise_factor"
@@ -76,11 +76,11 @@ def test_packs_are_filled_in_order_with_runs_of_one_size(tmp_path: Path) -> None
     grid = {"model_params.num_neurons": [16, 32], NOISE: [0.1, 0.2, 0.3]}
     plan = make_plan(read_sweep(write_sweep(tmp_path, grid=grid)), tmp_path / "runs")
 
-    jobs = jobs_to_start(plan.runs, Profile(runs_per_job=2))
+    jobs = jobs_to_start(plan.runs, LocalProfile(runs_per_job=2))
 
     settings = [[tuple(run.run.settings.values()) for run in job if run.run is not None] for job in jobs]
     assert settings == [[(16, 0.1), (16, 0.2)], [(16, 0.3)], [(32, 0.1), (32, 0.2)], [(32, 0.3)]]
-    assert [len(job) for job in jobs_to_start(plan.runs, Profile())] == [1] * 6
+    assert [len(job) for job in jobs_to_start(plan.runs, LocalProfile())] == [1] * 6
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_runs_share_a_pack_exactly_when_training_can_batch_them(tmp_path: Path, 
     first, second = (run.configuration for run in sweep.runs)
     same_batch = first.training_params.num_trials == second.training_params.num_trials
     fits = same_batch and can_run_together(first.model_params, second.model_params)
-    assert len(jobs_to_start(runs, Profile(runs_per_job=2))) == (1 if fits else 2)
+    assert len(jobs_to_start(runs, LocalProfile(runs_per_job=2))) == (1 if fits else 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -106,15 +106,15 @@ def test_runs_share_a_pack_exactly_when_training_can_batch_them(tmp_path: Path, 
 
 
 def test_the_profile_of_the_project_is_the_default() -> None:
-    assert read_profile(Path(__file__).parent.parent / "launch" / "local.yaml") == Profile()
+    assert read_profile(Path(__file__).parent.parent / "launch" / "local.yaml") == LocalProfile()
 
 
 def test_jobs_at_a_time_follow_from_the_cores_unless_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert Profile().concurrency == 8
-    assert Profile(processes_per_job=3).concurrency == 2
-    assert Profile(processes_per_job=9).concurrency == 1
-    assert Profile(jobs_at_a_time=5, processes_per_job=4).concurrency == 5
+    assert LocalProfile().concurrency == 8
+    assert LocalProfile(processes_per_job=3).concurrency == 2
+    assert LocalProfile(processes_per_job=9).concurrency == 1
+    assert LocalProfile(jobs_at_a_time=5, processes_per_job=4).concurrency == 5
 
 
 @pytest.mark.parametrize(

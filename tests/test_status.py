@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from tests.sweep_files import write_sweep
 from vwm.sweep.grid import Sweep, read_sweep
 from vwm.sweep.plan import ObservedRun, Plan, State
-from vwm.sweep.profile import Profile
+from vwm.sweep.profile import LocalProfile
 from vwm.sweep.status import as_json, duration, overview, plan_view, runs_table, status_view
 from vwm.training.run_folder import Reason, RunState
 
@@ -139,11 +139,11 @@ def test_long_lists_are_cut_and_say_so(sweep: Sweep) -> None:
 def test_a_plan_shows_the_axes_and_the_jobs(sweep: Sweep) -> None:
     plan = plan_of(sweep)
     jobs = [[run] for run in plan.in_state("new")]
-    text = rendered(plan_view(sweep, plan, jobs, Profile(jobs_at_a_time=3)))
+    text = rendered(plan_view(sweep, plan, jobs, LocalProfile(jobs_at_a_time=3)))
     assert "A launch starts 10 jobs on this machine, 3 at a time." in text
     assert line_of(text, "model_params.item_num") == "model_params.item_num [1] [1,2,3]"
     assert "No longer in the grid, and left as they are: 0123456789ab" in text
-    assert "A launch starts nothing." in rendered(plan_view(sweep, plan, [], Profile()))
+    assert "A launch starts nothing." in rendered(plan_view(sweep, plan, [], LocalProfile()))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vwm.files import dump_yaml, write_atomically
 from vwm.sweep.grid import Sweep
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.plan import ObservedRun, Plan, State, jobs_to_start, make_plan, observe
-from vwm.sweep.profile import Profile
+from vwm.sweep.profile import LocalProfile
 from vwm.sweep.provenance import provenance
 from vwm.sweep.status import COLOURS, errors_view, heading, name_run, runs_table
 from vwm.training.run_folder import RunFolder, prepare_run_folder
@@ -43,7 +43,7 @@ class _ActiveJob:
 class Launch:
     """One launch of a sweep. It trains the runs it is given, each at most once, and leaves live runs alone."""
 
-    def __init__(self, sweep: Sweep, folder: Path, profile: Profile, console: Console) -> None:
+    def __init__(self, sweep: Sweep, folder: Path, profile: LocalProfile, console: Console) -> None:
         """Writes nothing yet; ``folder`` is runs/<sweep>."""
         self.sweep = sweep
         self.folder = folder.absolute()
