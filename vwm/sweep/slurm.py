@@ -15,7 +15,18 @@ from dataclasses import dataclass
 TIMEOUT_S = 30.0  # A busy controller may take seconds; SLURM's own commands give up later than a person would.
 _DAY_S = 86_400.0
 _FOREIGN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
-_QUEUE_FIELDS = ["ArrayJobID", "ArrayTaskID", "JobID", "State", "Reason", "RestartCnt", "TimeLeft", "NodeList", "Name"]
+_QUEUE_FIELDS = [
+    "ArrayJobID",
+    "ArrayTaskID",
+    "JobID",
+    "State",
+    "Reason",
+    "RestartCnt",
+    "TimeLeft",
+    "StartTime",
+    "NodeList",
+    "Name",
+]
 _ACCOUNT_FIELDS = ["JobID", "JobIDRaw", "State", "ExitCode", "Start", "End", "NodeList", "JobName"]
 
 
@@ -36,6 +47,7 @@ class QueueEntry:
     nodes: str  # "" while it waits
     restarts: int  # how often it was requeued
     seconds_left: int | None  # until its time limit; None without one
+    start: float | None = None  # Unix time; while it waits, when SLURM expects it to start, if it does
 
     @property
     def target(self) -> str:
@@ -63,16 +75,18 @@ class AccountEntry:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def queue(*, name: str | None = None) -> list[QueueEntry]:
-    """This user's jobs that wait or run, every element of an array by itself; only those of this name if it is given.
+def queue(names: Sequence[str] | None = None) -> list[QueueEntry]:
+    """Jobs that wait or run, every element of an array by itself: those of this user, or those with these names.
+
+    A job's name is unique to a launch, so that a sweep of a whole group is seen by each of its members.
 
     Raises:
         SchedulerUnreachable: squeue failed.
     """
     delimiter = _delimiter()
     fields = ",".join(f"{field}:0{delimiter}" for field in _QUEUE_FIELDS)
-    words = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--Format={fields}"]
-    return parse_queue(ask(*words, *([f"--name={name}"] if name else [])), delimiter)
+    which = f"--user={os.getuid()}" if names is None else f"--name={','.join(names)}"
+    return parse_queue(ask("squeue", "--noheader", "--array", which, f"--Format={fields}"), delimiter)
 
 
 def accounting(array_ids: Sequence[str], since: float) -> list[AccountEntry] | None:
@@ -91,7 +105,7 @@ def find_by_name(name: str, since: float) -> str | None:
     Raises:
         SchedulerUnreachable: squeue failed, so nobody knows whether the job is there.
     """
-    waiting = [entry.array_id for entry in queue(name=name) if entry.name == name]
+    waiting = [entry.array_id for entry in queue([name]) if entry.name == name]
     if waiting:
         return waiting[0]
     ended = [entry.array_id for entry in _account([f"--name={name}"], since) or [] if entry.name == name]
@@ -103,7 +117,7 @@ def _account(which: list[str], since: float) -> list[AccountEntry] | None:
     # The clocks of this machine and of the cluster may differ, and a summer time may end; a day is more than both.
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - _DAY_S))
     words = ["sacct", "--allocations", "--duplicates", "--parsable", "--noheader", f"--delimiter={delimiter}"]
-    words += [f"--user={os.getuid()}", f"--starttime={start}", f"--format={','.join(_ACCOUNT_FIELDS)}", *which]
+    words += ["--allusers", f"--starttime={start}", f"--format={','.join(_ACCOUNT_FIELDS)}", *which]
     try:
         return parse_accounting(ask(*words), delimiter)
     except SchedulerUnreachable:
@@ -184,10 +198,11 @@ def parse_queue(text: str, delimiter: str) -> list[QueueEntry]:
     """The entries in what squeue printed."""
     entries = []
     for record in _records(text, delimiter, len(_QUEUE_FIELDS)):
-        array_id, index, job_id, state, reason, restarts, left, nodes, name = record
+        array_id, index, job_id, state, reason, restarts, left, start, nodes, name = record
         element = int(index) if index.isdecimal() else None
         count = int(restarts) if restarts.isdecimal() else 0
-        entries.append(QueueEntry(array_id, element, job_id, name, state, reason, nodes, count, parse_duration(left)))
+        times = (parse_duration(left), _unix_time(start))
+        entries.append(QueueEntry(array_id, element, job_id, name, state, reason, nodes, count, *times))
     return entries
 
 
