@@ -1,8 +1,8 @@
 """One job: torchrun, started once for the runs of a pack, and the road by which a request to stop reaches them.
 
-A signal to torchrun would kill its workers or leave them as orphans. So torchrun never sees one: this process turns the
-signal into stop files in the runs' folders, the workers save at their next step and leave, and torchrun ends by itself.
-The job holds nothing but where its runs are; it can be killed and started again at any moment.
+A signal to torchrun would kill its workers or leave them as orphans. So torchrun never sees one: the job's process
+turns the signal into stop files in the runs' folders, the workers save at their next step and leave, and torchrun ends
+by itself. The job holds nothing but where its runs are; it can be killed and started again at any moment.
 """
 
 import argparse
@@ -15,99 +15,139 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from vwm.config import load_configuration
 from vwm.files import Locked, locked
+from vwm.sweep.breaker import repeated_error
 from vwm.sweep.claim import claimed
-from vwm.training.run_folder import RunFolder, RunState
+from vwm.training.run_folder import Reason, RunFolder, RunState
 
-_POLL_S = 0.2
+POLL_S = 0.2
+# torchrun on one machine, with a port that the system picks.
+ALONE = ("--nnodes=1", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0")
 
 
-class Job:
-    """The runs of a job, and what it was asked to do."""
+class Requests(Protocol):
+    """What a job was asked to do."""
 
-    def __init__(self, runs: Sequence[RunFolder], processes: int, parent: int | None) -> None:
-        self.runs = runs
-        self.processes = processes
-        self.parent = parent  # the launcher, whose death is a request to stop; None under a scheduler
-        self.signals = 0
+    def reason(self) -> Reason | None:
+        """Why its runs are to save and stop now, or None."""
 
-    def run(self) -> int:
-        """Train what can be trained here; 0 when every run is finished or was stopped on request, otherwise 1."""
+    def by_force(self) -> bool:
+        """Whether what does not leave by itself is to be killed; said once."""
+
+
+class LocalRequests:
+    """Requests to a job of this machine: signals, and the death of the launcher that started it."""
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+        self._signals = 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
-        with ExitStack() as claims:
-            mine = [run for run in self.runs if _claim(run, claims)]
-            if mine:
-                before = {run: run.read_state() for run in mine}
-                exit_code = self._wait(_start_torchrun(mine, self.processes), mine)
-                for run in mine:
-                    _settle(run, before[run], exit_code)
-        states = [run.read_state() for run in self.runs]
-        return 0 if all(state is not None and state.phase in ("finished", "stopped") for state in states) else 1
 
     def _note(self, number: int, _: object) -> None:
-        self.signals += 1
+        self._signals += 1
 
-    def _wait(self, torchrun: "subprocess.Popen[bytes]", runs: Sequence[RunFolder]) -> int:
-        """Wait for torchrun and its workers; returns its exit code."""
-        asked = False
-        while torchrun.poll() is None:
-            if not asked and (self.signals or self._is_orphan()):
-                asked = True
-                _say("asked to stop: the runs save at their next step.")
-                _ask_to_stop(runs)
-            if self.signals > 1:
-                # Asked twice: torchrun kills what has not left half a minute after this.
-                self.signals = 1
-                torchrun.terminate()
-            time.sleep(_POLL_S)
-        if torchrun.returncode < 0:
-            # torchrun was killed and could not end its workers. They are asked; each lets go of its run's lock.
-            _say(f"torchrun was killed by signal {-torchrun.returncode}; its workers are asked to save and leave.")
-            _ask_to_stop(runs)
-            while any(run.is_being_trained() for run in runs):
-                time.sleep(_POLL_S)
-        return torchrun.returncode
+    def reason(self) -> Reason | None:
+        """A first signal, or that nobody is there any more who waits for this job."""
+        orphan = self._parent is not None and os.getppid() != self._parent
+        return "stop requested" if self._signals or orphan else None
 
-    def _is_orphan(self) -> bool:
-        return self.parent is not None and os.getppid() != self.parent
+    def by_force(self) -> bool:
+        """A second signal."""
+        again = self._signals > 1
+        self._signals = min(self._signals, 1)
+        return again
 
 
-def _claim(run: RunFolder, claims: ExitStack) -> bool:
+def run_job(runs: Sequence[RunFolder], processes: int, requests: Requests) -> int:
+    """Train what can be trained here; 0 when every run is finished or was stopped on request, otherwise 1."""
+    with ExitStack() as claims:
+        mine = [run for run in runs if claim(run, claims)]
+        error = repeated_error(runs[0].path.parent) if mine else None
+        if error is not None:
+            say(f"several runs of this sweep failed with the same error, so no more are started: {error}")
+        elif mine:
+            train(mine, [*ALONE, f"--nproc_per_node={processes}"], requests)
+    states = [run.read_state() for run in runs]
+    return 0 if all(state is not None and state.phase in ("finished", "stopped") for state in states) else 1
+
+
+def train(runs: Sequence[RunFolder], torchrun: Sequence[str], requests: Requests) -> None:
+    """Train runs that this job has claimed until torchrun ends; afterwards their states say how each was left."""
+    before = {run: run.read_state() for run in runs}
+    exit_code = run_torchrun(runs, torchrun, requests, may_ask=True)
+    for run in runs:
+        _settle(run, before[run], exit_code)
+
+
+def claim(run: RunFolder, claims: ExitStack) -> bool:
     """Whether this job trains the run: nobody else does, and it is not finished."""
     with suppress(Locked):
         claims.enter_context(claimed(run))
         if run.is_finished():
-            _say(f"{run.path.name} is finished.")
+            say(f"{run.path.name} is finished.")
             return False
         if not run.is_being_trained():
             run.stop.unlink(missing_ok=True)  # A request to an earlier attempt.
             return True
-    _say(f"{run.path.name} is left to the process that trains it.")
+    say(f"{run.path.name} is left to the process that trains it.")
     return False
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line in the job's log."""
     print(f"[job] {text}", flush=True)
 
 
-def _ask_to_stop(runs: Sequence[RunFolder]) -> None:
+def run_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str], requests: Requests, may_ask: bool) -> int:
+    """Start torchrun and wait until it and its workers have ended; returns its exit code.
+
+    Args:
+        runs: what it trains.
+        arguments: of torchrun itself.
+        requests: what this job is asked to do.
+        may_ask: whether this process writes the stop files: of the processes of a job on several nodes, one does.
+    """
+    torchrun = _start_torchrun(runs, arguments)
+    asked = not may_ask
+    while torchrun.poll() is None:
+        reason = None if asked else requests.reason()
+        if reason is not None:
+            asked = True
+            say(f"{reason}: the runs save at their next step.")
+            _ask_to_stop(runs, reason)
+        if requests.by_force():
+            torchrun.terminate()  # It kills what has not left half a minute after this.
+        time.sleep(POLL_S)
+    if torchrun.returncode < 0 and may_ask:
+        # torchrun was killed and could not end its workers. They are asked; each lets go of its run's lock.
+        say(f"torchrun was killed by signal {-torchrun.returncode}; its workers are asked to save and leave.")
+        _ask_to_stop(runs, "killed")
+        while any(run.is_being_trained() for run in runs):
+            time.sleep(POLL_S)
+    return torchrun.returncode
+
+
+def _ask_to_stop(runs: Sequence[RunFolder], reason: Reason) -> None:
     for run in runs:
         if not run.is_finished():
-            run.request_stop("stop requested")
+            run.request_stop(reason)
 
 
-def _start_torchrun(runs: Sequence[RunFolder], processes: int) -> "subprocess.Popen[bytes]":
+def _start_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Start torchrun in a session of its own, so that a Ctrl-C in a terminal does not reach it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={processes}"]
-    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "--max_restarts=0"]
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments, "--max_restarts=0"]
     command += ["-m", "vwm", "train", *(str(run.path) for run in runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VWM_JOB": "1"}
     # An ignored signal stays ignored in a child: SIGUSR2, which schedulers send to every process, kills a torchrun.
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    return subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
+    noted = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGUSR2, noted)
 
 
 def _settle(run: RunFolder, before: RunState | None, exit_code: int) -> None:
@@ -144,7 +184,8 @@ def main() -> None:
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args()
-    sys.exit(Job([RunFolder(path) for path in arguments.runs], arguments.processes, arguments.parent).run())
+    requests = LocalRequests(arguments.parent)
+    sys.exit(run_job([RunFolder(path) for path in arguments.runs], arguments.processes, requests))
 
 
 if __name__ == "__main__":

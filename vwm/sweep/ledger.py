@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,6 +92,10 @@ class Ledger:
         """Somebody asked that these runs stop, or are not started by a launch in progress."""
         self._append("cancelled", runs=list(runs))
 
+    def lost(self, node: str) -> None:
+        """An attempt ended without a word on this node."""
+        self._append("lost", node=node)
+
     def _append(self, event: str, **content: Any) -> None:
         line = json.dumps({"time": round(time.time(), 3), "event": event, **content})
         append_line(self.path, ("" if self._ends_with_a_whole_line() else "\n") + line)
@@ -128,6 +133,10 @@ class Ledger:
                 key, attribute = _TELLS[event["event"]]
                 jobs[name] = replace(jobs[name], **{attribute: event[key]})
         return list(jobs.values())
+
+    def losses(self) -> Counter[str]:
+        """How many attempts each node has lost."""
+        return Counter(str(event["node"]) for event in self._events() if event["event"] == "lost")
 
     def jobs_of(self, run: str) -> list[Job]:
         """The jobs that carried a run, the latest last."""

@@ -1,0 +1,200 @@
+"""A job as SLURM runs it: on every node one task, which starts torchrun, saves before the end, and asks to be requeued.
+
+What reaches a task: SIGUSR2 ahead of the time limit and, where the cluster grants it, ahead of a preemption; SIGTERM
+for `scancel`, for `scontrol requeue` and for a preemption without notice; nothing when a node dies. After SIGUSR2 the
+runs are saved and the job requeues itself. After SIGTERM SLURM has decided already: the runs are saved, and the task
+waits for its end, since a job that ends by itself is complete and is not requeued.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from vwm.sweep.breaker import repeated_error
+from vwm.sweep.job import ALONE, claim, run_torchrun, say, train
+from vwm.sweep.ledger import Ledger
+from vwm.sweep.slurm import SchedulerUnreachable, exclude, requeue
+from vwm.training.run_folder import Reason, RunFolder
+
+_LOSSES_BEFORE_EXCLUSION = 2
+_WAIT_FOR_CLAIM_S = 180.0  # A file system may hold the lock of a node that died for a minute or two.
+_WAIT_FOR_END_S = 900.0
+_EARLY_NOTICE_S = 60.0  # SLURM looks at time limits every half minute and may give notice that much too early.
+
+
+class SlurmRequests:
+    """What SLURM asks of this task, as signals."""
+
+    def __init__(self, timeout_min: int, signal_delay_s: int) -> None:
+        started = float(os.environ.get("SLURM_JOB_START_TIME", time.time()))
+        self._notice_from = started + 60 * timeout_min - signal_delay_s - _EARLY_NOTICE_S
+        self.notice: Reason | None = None  # SIGUSR2
+        self.is_leaving = False  # SIGTERM
+        signal.signal(signal.SIGUSR2, self._note_notice)
+        signal.signal(signal.SIGTERM, self._note_end)
+
+    def _note_notice(self, number: int, _: object) -> None:
+        # The same signal announces both ends; which one is told by the clock.
+        self.notice = self.notice or ("time limit" if time.time() >= self._notice_from else "preempted")
+
+    def _note_end(self, number: int, _: object) -> None:
+        self.is_leaving = True
+
+    def reason(self) -> Reason | None:
+        """Notice of an end, or the end itself."""
+        return self.notice or ("stop requested" if self.is_leaving else None)
+
+    def by_force(self) -> bool:
+        """SLURM kills by itself."""
+        return False
+
+
+class TrainOnNodes:
+    """What submitit calls on every node of a job; it holds where the runs are, and no progress."""
+
+    def __init__(
+        self, runs: list[str], processes_per_node: int, max_requeues: int, timeout_min: int, signal_delay_s: int
+    ) -> None:
+        self.runs = runs
+        self.processes_per_node = processes_per_node
+        self.max_requeues = max_requeues
+        self.timeout_min = timeout_min
+        self.signal_delay_s = signal_delay_s
+
+    def __call__(self) -> None:
+        """Train the runs; ends with exit code 1 if one of them failed."""
+        requests = SlurmRequests(self.timeout_min, self.signal_delay_s)
+        runs = [RunFolder(Path(path)) for path in self.runs]
+        torchrun = _torchrun_arguments(self.processes_per_node)
+        if _environment_number("SLURM_PROCID", 0) == 0:
+            exit_code = self._lead(runs, torchrun, requests)
+        else:
+            unfinished = [run for run in runs if not run.is_finished()]
+            exit_code = run_torchrun(unfinished, torchrun, requests, may_ask=False) if unfinished else 0
+        if requests.reason() is not None:
+            _wait_for_the_end()
+        sys.exit(1 if exit_code else 0)
+
+    def _lead(self, runs: Sequence[RunFolder], torchrun: Sequence[str], requests: SlurmRequests) -> int:
+        """The part of the first task: it claims the runs, writes the stop files, and decides what comes after."""
+        restarts = _environment_number("SLURM_RESTART_COUNT", 0)
+        with ExitStack() as claims:
+            mine = [run for run in runs if not run.is_finished() and _claim_patiently(run, claims, requests)]
+            if len(mine) < sum(not run.is_finished() for run in runs):
+                return 1
+            if restarts:
+                _note_lost_nodes(mine)
+            if restarts > self.max_requeues:
+                _give_up(mine, restarts)
+                return 1
+            error = repeated_error(runs[0].path.parent) if mine else None
+            if error is not None:
+                say(f"several runs of this sweep failed with the same error, so no more are started: {error}")
+                return 1
+            if mine:
+                train(mine, torchrun, requests)
+        states = [state for run in mine if not run.is_finished() and (state := run.read_state()) is not None]
+        to_go_on = [
+            state
+            for state in states
+            if state.phase == "interrupted"
+            or (state.phase == "stopped" and state.reason in ("preempted", "time limit"))
+        ]
+        if to_go_on and not requests.is_leaving:
+            _requeue(to_go_on[0].reason)
+        return 1 if any(state.phase == "failed" for state in states) or to_go_on else 0
+
+
+def _environment_number(name: str, default: int) -> int:
+    return int(os.environ.get(name) or default)
+
+
+def _torchrun_arguments(processes_per_node: int) -> list[str]:
+    """How the torchruns of a job's nodes find each other, and nobody else's."""
+    nodes = _environment_number("SLURM_JOB_NUM_NODES", 1)
+    here = [f"--nproc_per_node={processes_per_node}"]
+    if nodes == 1:
+        return [*ALONE, *here]
+    from submitit import JobEnvironment
+
+    job = int(os.environ["SLURM_JOB_ID"])
+    # An element of an array has an id of its own, so jobs that share a node have ids, and with them ports, that differ.
+    # The range lies below the ports that outgoing connections are given.
+    port = 10_000 + job % 20_000
+    attempt = f"{job}.{_environment_number('SLURM_RESTART_COUNT', 0)}"
+    rendezvous = [
+        f"--rdzv_id={attempt}",
+        "--rdzv_backend=c10d",
+        f"--rdzv_endpoint={JobEnvironment().hostnames[0]}:{port}",
+    ]
+    return [f"--nnodes={nodes}", *rendezvous, *here]
+
+
+def _claim_patiently(run: RunFolder, claims: ExitStack, requests: SlurmRequests) -> bool:
+    """Claim a run, waiting a while for the lock of an earlier attempt whose node died."""
+    deadline = time.monotonic() + _WAIT_FOR_CLAIM_S
+    while not claim(run, claims):
+        if run.is_finished() or requests.reason() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(5)
+    return True
+
+
+def _note_lost_nodes(runs: Sequence[RunFolder]) -> None:
+    """Write down where an attempt ended without a word, and keep this job off nodes that lost several.
+
+    A run that still says it is in training when its job starts again was not asked to stop: its node, or everything
+    on it, was killed.
+    """
+    lost = {state.host for run in runs if (state := run.read_state()) is not None and state.phase == "training"}
+    if not lost:
+        return
+    for run in runs:
+        state = run.read_state()
+        if state is not None and state.phase in ("training", "evaluating"):
+            run.write_state(replace(state, phase="interrupted", reason="node lost", detail=f"{state.host} was lost"))
+    ledger = Ledger(runs[0].path.parent / "ledger.jsonl")
+    for node in sorted(lost):
+        say(f"the attempt before was lost on {node}.")
+        ledger.lost(node)
+    bad = sorted(node for node, losses in ledger.losses().items() if losses >= _LOSSES_BEFORE_EXCLUSION)
+    if bad:
+        try:
+            exclude(os.environ["SLURM_JOB_ID"], ",".join(bad))
+            say(f"from the next start on this job is kept off {', '.join(bad)}.")
+        except SchedulerUnreachable as error:
+            say(f"this job could not be kept off {', '.join(bad)}: {error}")
+
+
+def _give_up(runs: Sequence[RunFolder], restarts: int) -> None:
+    """Fail what is unfinished in a job that was requeued too often."""
+    for run in runs:
+        state = run.read_state()
+        if state is not None and state.phase != "failed":
+            why = state.reason or "killed"
+            detail = f"its job was requeued {restarts} times, the last time because of: {why}; see max_requeues"
+            run.write_state(replace(state, phase="failed", reason=why, detail=detail))
+            say(f"{run.path.name}: {detail}")
+
+
+def _requeue(reason: Reason | None) -> None:
+    """Go back to the queue; does not return where SLURM agrees."""
+    say(f"{reason}: the job goes back to the queue.")
+    try:
+        requeue(os.environ["SLURM_JOB_ID"])
+    except SchedulerUnreachable as error:
+        say(f"SLURM did not requeue this job: {error}. The next vwm-sweep launch goes on with its runs.")
+    else:
+        _wait_for_the_end()
+
+
+def _wait_for_the_end() -> None:
+    """Wait to be killed: a task that ends by itself would count as complete."""
+    deadline = time.monotonic() + _WAIT_FOR_END_S
+    while time.monotonic() < deadline:
+        time.sleep(1)
