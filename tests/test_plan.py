@@ -53,7 +53,8 @@ def test_the_state_of_a_run_follows_from_its_lock_its_result_and_its_last_words(
 
     expected = ["finished", "running", "interrupted", "stopped", "failed", "interrupted", "running", "new"]
     assert [observed.state for observed in plan.runs] == expected
-    assert plan.counts() == {"running": 2, "failed": 1, "interrupted": 2, "stopped": 1, "new": 1, "finished": 1}
+    counts = {"running": 2, "failed": 1, "interrupted": 2, "stopped": 1, "new": 1, "finished": 1}
+    assert {state: count for state, count in plan.counts().items() if count} == counts
     assert make_plan(sweep, tmp_path).runs[1].state == "interrupted"
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from vwm.errors import UserError
-from vwm.files import nearest
+from vwm.files import nearest, parse_value
 from vwm.sweep.grid import Sweep, SweepRun, read_sweep
-from vwm.sweep.plan import ObservedRun, Plan, make_plan
+from vwm.sweep.plan import STATES, ObservedRun, Plan, make_plan
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,44 @@ def find_runs(texts: Sequence[str], candidates: Iterable[ObservedRun]) -> list[O
             raise UserError(f"{text!r} {problem}. Expected one of: {ids}{', …' if len(matching or known) > 6 else ''}")
         found.append(matching[0])
     return found
+
+
+def chosen_runs(plan: Plan, states: str | None, settings: Sequence[str]) -> list[ObservedRun]:
+    """The runs of the grid in one of these states (``running,failed``) that have all of these settings.
+
+    Args:
+        settings: ``NAME=VALUE``, the name with its section or without, the value as in a YAML file.
+
+    Raises:
+        UserError: there is no such state, or no such axis.
+    """
+    wanted = [] if states is None else [text.strip() for text in states.split(",")]
+    for text in wanted:
+        if text not in STATES:
+            raise UserError(f"--state {text}: expected one of {', '.join(STATES)}. {nearest(text, STATES)}".rstrip())
+    runs = [observed for observed in plan.runs if not wanted or observed.state in wanted]
+    for text in settings:
+        name, value = _axis_and_value(text, plan)
+        runs = [observed for observed in runs if observed.run is not None and _has(observed.run, name, value)]
+    return runs
+
+
+def _axis_and_value(text: str, plan: Plan) -> tuple[str, object]:
+    given, _, value = text.partition("=")
+    axes = ["seed", *(plan.runs[0].run.settings if plan.runs and plan.runs[0].run is not None else ())]
+    matching = [axis for axis in axes if given in (axis, axis.rsplit(".", 1)[-1])]
+    if len(matching) != 1 or not value:
+        hint = nearest(given, axes)
+        raise UserError(f"--setting {text}: expected NAME=VALUE, with a NAME of {', '.join(axes)}. {hint}".rstrip())
+    try:
+        return matching[0], parse_value(value)
+    except yaml.YAMLError:
+        raise UserError(f"--setting {text}: {value!r} is no value; expected one as in a YAML file.") from None
+
+
+def _has(run: SweepRun, name: str, value: object) -> bool:
+    present = run.seed if name == "seed" else run.settings[name]
+    return (list(present) if isinstance(present, tuple) else present) == value
 
 
 def pick_run(text: str, sweep: Sweep) -> SweepRun:

@@ -2,17 +2,29 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from vwm.config import Configuration
 from vwm.sweep.claim import claimed_at
 from vwm.sweep.grid import Sweep, SweepRun
+from vwm.sweep.ledger import Ledger
 from vwm.sweep.profile import Profile
+from vwm.sweep.scheduled import Carrier, scheduled, why_waiting
 from vwm.training.run_folder import RunFolder, RunState
 
-State = Literal["running", "failed", "interrupted", "stopped", "new", "finished"]
+State = Literal[
+    "running",
+    "waiting",  # in SLURM's queue
+    "unreachable",  # given to SLURM, which cannot be asked what became of it
+    "failed",
+    "damaged",  # its state.json cannot be read
+    "interrupted",
+    "stopped",
+    "new",
+    "finished",
+]
 STATES: tuple[State, ...] = get_args(State)
 STARTABLE: tuple[State, ...] = ("new", "stopped", "interrupted")  # A failed run waits for somebody to look: retry.
 
@@ -26,6 +38,8 @@ class ObservedRun:
     record: RunState | None  # state.json; None before the first attempt
     run: SweepRun | None  # None: on the disk, but no longer in the grid
     claimed_at: float | None = None  # when the job began that carries it now
+    carrier: Carrier | None = None  # the SLURM job that was given it last, where that was asked for
+    note: str = ""  # what there is to say beside the state: why it waits, what is missing, what to do
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,14 @@ def observe(folder: Path, run_id: str, run: SweepRun | None) -> ObservedRun:
     calls itself in training while nobody holds it was killed.
     """
     files = RunFolder(folder / run_id)
-    record = files.read_state()
+    record, damage = _read_record(files)
     if files.is_finished():
         return ObservedRun(run_id, "finished", record, run)
     claimed = claimed_at(files)
     if claimed is not None or files.is_being_trained():
         return ObservedRun(run_id, "running", record, run, claimed)
+    if damage:
+        return ObservedRun(run_id, "damaged", None, run, note=damage)
     if record is None:
         return ObservedRun(run_id, "new", None, run)
     if record.phase == "stopped" or record.phase == "failed":
@@ -67,15 +83,63 @@ def observe(folder: Path, run_id: str, run: SweepRun | None) -> ObservedRun:
     return ObservedRun(run_id, "interrupted", record, run)
 
 
+def _read_record(files: RunFolder) -> tuple[RunState | None, str]:
+    """What state.json says, or why it says nothing."""
+    try:
+        record = files.read_state()
+        if record is None or all(
+            isinstance(number, int | float)
+            for number in (record.iteration, record.num_iterations, record.attempt, record.heartbeat)
+        ):
+            return record, ""
+        why = "a number was expected where there is none"
+    except (ValueError, TypeError, OSError) as error:
+        why = " ".join(str(error).split())
+    return None, f"state.json cannot be read: {why}; delete it to go on: {files.state}"
+
+
 def make_plan(sweep: Sweep, folder: Path) -> Plan:
-    """Observe every run of ``sweep`` in its folder ``runs/<sweep>``, which need not exist yet."""
+    """Observe every run of ``sweep`` in its folder ``runs/<sweep>``, which need not exist yet.
+
+    SLURM is asked for the runs that were last given to it and are not finished.
+    """
     present = _run_folders(folder)
-    runs = (
+    runs = [
         observe(folder, run.run_id, run) if run.run_id in present else ObservedRun(run.run_id, "new", None, run)
         for run in sweep.runs
+    ]
+    left = [observe(folder, run_id, None) for run_id in sorted(present - {run.run_id for run in sweep.runs})]
+    unfinished = [observed.run_id for observed in (*runs, *left) if observed.state != "finished"]
+    carriers = scheduled(Ledger(folder / "ledger.jsonl").jobs()).ask(unfinished) if unfinished else {}
+    if not carriers:
+        return Plan(tuple(runs), tuple(left))
+    return Plan(
+        *(tuple(_merged(observed, carriers.get(observed.run_id)) for observed in part) for part in (runs, left))
     )
-    left = sorted(present - {run.run_id for run in sweep.runs})
-    return Plan(tuple(runs), tuple(observe(folder, run_id, None) for run_id in left))
+
+
+def _merged(observed: ObservedRun, carrier: Carrier | None) -> ObservedRun:
+    """A run as its folder and SLURM together tell it.
+
+    For a job that waits or runs SLURM decides: the locks of its node may not be seen from here.
+    """
+    if carrier is None or observed.state == "finished":
+        return observed
+    observed = replace(observed, carrier=carrier)
+    if carrier.live is not None:
+        if carrier.live.state == "PENDING":
+            return replace(observed, state="waiting", note=why_waiting(carrier.live.reason))
+        record, began = observed.record, carrier.live.start or 0.0
+        if record is not None and record.phase == "failed" and record.heartbeat >= began:
+            return replace(observed, state="failed")  # The others of its pack go on.
+        return replace(observed, state="damaged" if observed.state == "damaged" else "running")
+    if observed.state in ("running", "failed", "damaged"):
+        return observed
+    if carrier.unreachable is not None:
+        return replace(observed, state="unreachable", note=carrier.unreachable)
+    if observed.state == "stopped" and observed.record is not None:
+        return observed  # It saved and left: nothing is missing.
+    return replace(observed, note=carrier.note)
 
 
 def _run_folders(folder: Path) -> set[str]:

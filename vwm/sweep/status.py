@@ -1,6 +1,7 @@
 """What a sweep is doing: the same facts as a table for a person and as JSON for a program."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +14,16 @@ from vwm.config import show_value
 from vwm.sweep.grid import Sweep
 from vwm.sweep.plan import STATES, ObservedRun, Plan, State
 from vwm.sweep.profile import Profile
+from vwm.sweep.slurm import QueueEntry
 
 STALE_S = 600.0  # A process that holds a run and has been silent for so long is probably stuck.
 _MOST_ROWS = 40
 COLOURS: dict[State, str] = {
     "running": "cyan",
+    "waiting": "blue",
+    "unreachable": "magenta",
     "failed": "red",
+    "damaged": "red",
     "interrupted": "yellow",
     "stopped": "yellow",
     "new": "",
@@ -54,9 +59,32 @@ def sweep_seconds_left(plan: Plan) -> float | None:
     return left / speed
 
 
+def silent_for(observed: ObservedRun, now: float) -> float | None:
+    """Seconds since the last sign of life of a running run: its heartbeat, or the start of the job that carries it."""
+    if observed.state != "running":
+        return None
+    live = observed.carrier and observed.carrier.live
+    signs = [observed.record.heartbeat] if observed.record is not None else []
+    signs += [time for time in (observed.claimed_at, live.start if live else None) if time is not None]
+    return now - max(signs) if signs else None
+
+
 def is_stale(observed: ObservedRun, now: float) -> bool:
     """Whether a process holds the run and has given no sign of life for ``STALE_S``."""
-    return observed.state == "running" and observed.record is not None and now - observed.record.heartbeat > STALE_S
+    silence = silent_for(observed, now)
+    return silence is not None and silence > STALE_S
+
+
+def attempts(observed: ObservedRun) -> int:
+    """How often the run was started, or its job, if that was more often."""
+    live = observed.carrier and observed.carrier.live
+    ever = 0 if observed.record is None else observed.record.attempt
+    return max(ever, live.restarts + 1 if live and live.state != "PENDING" else 0)
+
+
+def unreachable(plan: Plan) -> str | None:
+    """SLURM's words where it cannot be asked what became of a run, or None."""
+    return next((observed.note for observed in (*plan.runs, *plan.left) if observed.state == "unreachable"), None)
 
 
 def as_json(name: str, plan: Plan) -> dict[str, Any]:
@@ -65,6 +93,7 @@ def as_json(name: str, plan: Plan) -> dict[str, Any]:
     return {
         "sweep": name,
         "counts": plan.counts(),
+        "scheduler_unreachable": unreachable(plan),
         "seconds_left": sweep_seconds_left(plan),
         "runs": [_run_as_json(observed, now) for observed in plan.runs],
         "no_longer_in_the_grid": [_run_as_json(observed, now) for observed in plan.left],
@@ -79,8 +108,26 @@ def _run_as_json(observed: ObservedRun, now: float) -> dict[str, Any]:
         "settings": None if run is None else dict(run.settings),
         "seed": None if run is None else run.seed,
         "record": None if record is None else asdict(record),
+        "note": observed.note,
+        "attempts": attempts(observed),
+        "slurm": _carrier_as_json(observed),
         "seconds_left": seconds_left(observed),
         "stale": is_stale(observed, now),
+    }
+
+
+def _carrier_as_json(observed: ObservedRun) -> dict[str, Any] | None:
+    carrier = observed.carrier
+    if carrier is None:
+        return None
+    entry = carrier.live or carrier.ended
+    return {
+        "job": carrier.job,
+        "job_id": carrier.slurm_id,
+        "state": None if entry is None else entry.state,
+        "reason": None if carrier.live is None else carrier.live.reason,
+        "nodes": None if entry is None else entry.nodes,
+        "seconds_left": None if carrier.live is None else carrier.live.seconds_left,
     }
 
 
@@ -126,7 +173,7 @@ def _plural(count: int, noun: str) -> str:
 
 def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MOST_ROWS) -> RenderableType:
     """One line a run, the first ``rows`` of them. Where the terminal is narrow, only the settings are wrapped."""
-    again = any(observed.record is not None and observed.record.attempt > 1 for observed in runs[:rows])
+    again = any(attempts(observed) > 1 for observed in runs[:rows])
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column("run", no_wrap=True)
     for axis in axes:
@@ -134,13 +181,15 @@ def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MO
         header = axis.rsplit(".", 1)[-1].replace("_", "_\n")
         table.add_column(Text(header), overflow="fold", max_width=24)
     table.add_column("seed", no_wrap=True, justify="right")
-    table.add_column("state", no_wrap=True)
+    now = time.time()
+    states = [_state_in_words(observed, now) for observed in runs[:rows]]
+    # Words are broken over lines only where there are many of them and no room.
+    table.add_column("state", min_width=min(20, max(map(len, states), default=0)))
     progress = [] if all(observed.record is None for observed in runs[:rows]) else _PROGRESS
     for header in (*progress, *(["start"] if again else [])):
         table.add_column(header, no_wrap=True, justify="right")
-    now = time.time()
-    for observed in runs[:rows]:
-        cells = [*_setting_cells(observed, axes), Text(_state_in_words(observed, now), COLOURS[observed.state])]
+    for observed, state in zip(runs[:rows], states, strict=True):
+        cells = [*_setting_cells(observed, axes), Text(state, COLOURS[observed.state])]
         table.add_row(
             *cells, *(_progress_cells(observed) if progress else []), *([_attempt(observed)] if again else [])
         )
@@ -174,13 +223,19 @@ def _progress_cells(observed: ObservedRun) -> list[str]:
 
 def _state_in_words(observed: ObservedRun, now: float) -> str:
     record = observed.record
+    if observed.state == "waiting":
+        return f"waiting: {observed.note}"
+    if observed.state == "unreachable":
+        return "scheduler unreachable"
+    if observed.state == "running" and observed.carrier is not None and observed.carrier.live is not None:
+        return _running_on_nodes(observed, observed.carrier.live, now)
     if observed.state == "running":
         if record is None or record.phase not in ("training", "evaluating"):
             # What state.json says is either the last word of the attempt before, or of the one that is just ending.
             began = observed.claimed_at
             return "leaving" if record and began and record.heartbeat > began else "starting"
         if is_stale(observed, now):
-            return f"silent for {duration(now - record.heartbeat)}"
+            return f"silent for {duration(silent_for(observed, now))}"
         return record.phase
     if record is not None and record.reason is not None and observed.state in ("failed", "stopped", "interrupted"):
         # "stopped: stop requested" says no more than "stopped".
@@ -188,8 +243,19 @@ def _state_in_words(observed: ObservedRun, now: float) -> str:
     return observed.state
 
 
+def _running_on_nodes(observed: ObservedRun, live: QueueEntry, now: float) -> str:
+    record, nodes = observed.record, live.nodes or "its node"
+    count = f" (attempt {attempts(observed)})" if attempts(observed) > 1 else ""
+    if is_stale(observed, now):
+        return f"silent for {duration(silent_for(observed, now))} on {nodes}{count}"
+    if live.state == "COMPLETING":
+        return f"leaving {nodes}{count}"
+    began = record is not None and record.heartbeat >= (live.start or 0.0)
+    return f"{'running' if began else 'starting'} on {nodes}{count}"
+
+
 def _attempt(observed: ObservedRun) -> str:
-    return "" if observed.record is None else str(observed.record.attempt)
+    return str(attempts(observed) or "")
 
 
 def name_run(observed: ObservedRun) -> str:
@@ -206,16 +272,37 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else f"{value:.12g}" if isinstance(value, float) else show_value(value)
 
 
-def status_view(name: str, axes: Sequence[str], plan: Plan, rows: int | None = None) -> RenderableType:
-    """The whole status of a sweep: one line on all runs, a table of those that need a look, their last errors."""
-    shown = [*plan.in_state("running"), *plan.in_state("failed"), *plan.in_state("interrupted", "stopped")]
-    parts: list[RenderableType] = [heading(name, plan)]
+def status_view(
+    name: str, axes: Sequence[str], plan: Plan, rows: int | None = None, chosen: Sequence[ObservedRun] | None = None
+) -> RenderableType:
+    """The whole status of a sweep: one line on all runs, a table of those that need a look, their last errors.
+
+    Args:
+        rows: runs in the table at most.
+        chosen: the runs to show instead of those that need a look.
+    """
+    shown = chosen if chosen is not None else _worth_a_look(plan)
+    parts: list[RenderableType] = [heading(name, plan), *waiting_lines(plan)]
+    if unreachable(plan) is not None:
+        parts.append(Text(f"SLURM cannot be asked: {unreachable(plan)}", "magenta"))
     if shown:
         parts += [Text(), runs_table(axes, shown, _MOST_ROWS if rows is None else max(rows, 1))]
     errors = errors_view(shown)
     if errors:
         parts += [Text(), *errors]
     return Group(*parts)
+
+
+def _worth_a_look(plan: Plan) -> list[ObservedRun]:
+    runs = [*plan.in_state("running"), *plan.in_state("failed", "damaged"), *plan.in_state("interrupted", "stopped")]
+    runs += [observed for observed in plan.in_state("new") if observed.note]
+    return [*runs, *plan.in_state("unreachable"), *plan.in_state("waiting")]
+
+
+def waiting_lines(plan: Plan) -> list[Text]:
+    """Why runs wait in SLURM's queue, the most frequent reason first: ``waiting: 12 no free node · 3 held``."""
+    reasons = Counter(observed.note for observed in plan.in_state("waiting")).most_common()
+    return [Text(f"waiting: {' · '.join(f'{count} {why}' for why, count in reasons)}", "blue")] if reasons else []
 
 
 def overview(sweeps: Sequence[tuple[str, Plan]]) -> RenderableType:
@@ -231,8 +318,14 @@ def overview(sweeps: Sequence[tuple[str, Plan]]) -> RenderableType:
     return table
 
 
-def plan_view(sweep: Sweep, plan: Plan, jobs: Sequence[Sequence[ObservedRun]], profile: Profile) -> RenderableType:
-    """What a sweep holds, how far it is, and what a launch would start."""
+def plan_view(
+    sweep: Sweep,
+    plan: Plan,
+    jobs: Sequence[Sequence[ObservedRun]],
+    profile: Profile,
+    forecast: Sequence[str] | None = None,
+) -> RenderableType:
+    """What a sweep holds, how far it is, and what a launch would start; ``forecast`` says it of a cluster, in lines."""
     seeds = list(dict.fromkeys(run.seed for run in sweep.runs))
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, show_edge=False)
     table.add_column("axis", no_wrap=True, overflow="ellipsis", max_width=44)
@@ -243,16 +336,21 @@ def plan_view(sweep: Sweep, plan: Plan, jobs: Sequence[Sequence[ObservedRun]], p
     parts: list[RenderableType] = [heading(sweep.name, plan), Text(), table, Text()]
     if jobs:
         size = f" of up to {profile.runs_per_job} runs" if profile.runs_per_job > 1 else ""
-        processes = "" if profile.processes_per_job == 1 else f", {profile.processes_per_job} processes each"
-        parts.append(
-            Text(
-                f"A launch starts {_plural(len(jobs), 'job')}{size} on this machine, "
-                f"{min(profile.concurrency, len(jobs))} at a time{processes}."
+        if profile.where == "local":
+            processes = "" if profile.processes_per_job == 1 else f", {profile.processes_per_job} processes each"
+            parts.append(
+                Text(
+                    f"A launch starts {_plural(len(jobs), 'job')}{size} on this machine, "
+                    f"{min(profile.concurrency, len(jobs))} at a time{processes}."
+                )
             )
-        )
+        else:
+            parts.append(Text(f"A launch submits {_plural(len(jobs), 'job')}{size} to SLURM."))
+        parts += [Text(line) for line in forecast or ()]
         first = [observed for job in jobs for observed in job]
         parts += [Text(), runs_table(sweep.axes, first, 10)]
     else:
+        parts += [Text(line) for line in forecast or ()]
         parts.append(Text("A launch starts nothing."))
     if plan.left:
         ids = ", ".join(observed.run_id for observed in plan.left[:5])
@@ -270,14 +368,19 @@ def _values(values: Sequence[object]) -> Text:
 
 
 def errors_view(runs: Sequence[ObservedRun], most: int = 5) -> list[Text]:
-    """Why runs failed, a line each."""
-    failed = [observed for observed in runs if observed.record is not None and observed.record.detail]
-    lines = [Text.assemble((observed.run_id, "red"), f"  {_detail(observed)}") for observed in failed[:most]]
-    if len(failed) > most:
-        lines.append(Text(f"… and {len(failed) - most} more", "dim"))
+    """Why runs failed and what is wrong with others, a line each."""
+    told = [(observed, _remark(observed)) for observed in runs]
+    told = [(observed, remark) for observed, remark in told if remark]
+    lines = [
+        Text.assemble((observed.run_id, COLOURS[observed.state]), f"  {remark}") for observed, remark in told[:most]
+    ]
+    if len(told) > most:
+        lines.append(Text(f"… and {len(told) - most} more", "dim"))
     return lines
 
 
-def _detail(observed: ObservedRun) -> str:
-    assert observed.record is not None
-    return " ".join((observed.record.detail or "").split())
+def _remark(observed: ObservedRun) -> str:
+    detail = observed.record.detail if observed.record is not None else None
+    # Of a run that waits or runs again, the last error is no news; why it waits is in the table.
+    parts = [] if observed.state in ("waiting", "unreachable") else [observed.note, detail or ""]
+    return "; ".join(" ".join(part.split()) for part in parts if part)
