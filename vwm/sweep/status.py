@@ -173,7 +173,8 @@ def _plural(count: int, noun: str) -> str:
 
 def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MOST_ROWS) -> RenderableType:
     """One line a run, the first ``rows`` of them. Where the terminal is narrow, only the settings are wrapped."""
-    again = any(attempts(observed) > 1 for observed in runs[:rows])
+    on_slurm = any(observed.carrier is not None for observed in runs[:rows])  # Its words on a run hold the attempt.
+    again = not on_slurm and any(attempts(observed) > 1 for observed in runs[:rows])
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column("run", no_wrap=True)
     for axis in axes:
@@ -183,8 +184,10 @@ def runs_table(axes: Sequence[str], runs: Sequence[ObservedRun], rows: int = _MO
     table.add_column("seed", no_wrap=True, justify="right")
     now = time.time()
     states = [_state_in_words(observed, now) for observed in runs[:rows]]
-    # Words are broken over lines only where there are many of them and no room.
-    table.add_column("state", min_width=min(20, max(map(len, states), default=0)))
+    # What SLURM says can be long, and is broken between words where the terminal is narrow.
+    longest = min(13, max((len(word) for state in states for word in state.split()), default=0))
+    short = all(len(state) <= 20 for state in states)
+    table.add_column("state", no_wrap=short, overflow="fold", min_width=None if short else longest)
     progress = [] if all(observed.record is None for observed in runs[:rows]) else _PROGRESS
     for header in (*progress, *(["start"] if again else [])):
         table.add_column(header, no_wrap=True, justify="right")
