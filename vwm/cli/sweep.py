@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # Commands import what they need, so that the others start qu
 
     from vwm.sweep.find import FoundSweep
     from vwm.sweep.plan import State
-    from vwm.sweep.profile import Profile
 
 app = typer.Typer(
     name="vwm-sweep",
@@ -41,47 +40,74 @@ def plan(sweep: SweepName, runs: Runs = RUNS, on: On = None) -> None:
     """Show what a sweep holds, what is done, and which jobs a launch would start. Nothing is written."""
     from vwm.sweep.find import find_sweep
     from vwm.sweep.plan import STARTABLE, jobs_to_start
+    from vwm.sweep.profile import choose_profile
     from vwm.sweep.status import plan_view
 
     found = find_sweep(sweep, runs)
-    profile = _profile(found, on)
-    present = found.plan()
-    jobs = jobs_to_start(present.in_state(*STARTABLE), profile)
+    profile, origin = choose_profile(on, found.sweep.profile)
+    forecast = None
+    if profile.where == "slurm":
+        from vwm.sweep.forecast import forecast_submission
+
+        present, jobs, forecast = forecast_submission(found.sweep, found.folder, profile)
+    else:
+        present = found.plan()
+        jobs = jobs_to_start(present.in_state(*STARTABLE), profile)
     console = _console()
-    console.print(plan_view(found.sweep, present, jobs, profile))
+    console.print(f"Profile: {origin}.", markup=False, soft_wrap=True)
+    console.print(plan_view(found.sweep, present, jobs, profile, forecast))
     _say_what_next(console, sweep, runs, [run.state for run in present.runs])
 
 
 @app.command()
-def launch(sweep: SweepName, runs: Runs = RUNS, on: On = None) -> None:
-    """Train what is not finished, a few jobs at a time; Ctrl-C saves and stops, and the same command goes on.
+def launch(
+    sweep: SweepName,
+    runs: Runs = RUNS,
+    on: On = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Cancel queued and running jobs all of whose runs left the grid.")
+    ] = False,
+) -> None:
+    """Train what is not finished: submit it where there is SLURM, otherwise train here, a few jobs at a time.
 
-    Finished runs are never repeated, and failed ones wait for retry. Exit code: 0 when all runs are finished, 130 after
-    Ctrl-C, otherwise 1.
+    Finished runs are never repeated, queued and running ones are left alone, and failed ones wait for retry. Here,
+    Ctrl-C saves and stops, and the exit code is 0 when all runs are finished, 130 after Ctrl-C, otherwise 1. With SLURM
+    it is 0 when all is submitted, 1 when the queue had no room for the rest, 2 when SLURM refused, and 3 when it could
+    not be asked.
     """
     from vwm.sweep.find import find_sweep
     from vwm.sweep.plan import STARTABLE
 
-    found = find_sweep(sweep, runs)
-    sys.exit(_launch(sweep, found, runs, _profile(found, on), STARTABLE, None))
+    sys.exit(_launch(sweep, find_sweep(sweep, runs), runs, on, STARTABLE, None, prune))
 
 
 @app.command()
-def retry(sweep: SweepName, run: RunIds = None, runs: Runs = RUNS, on: On = None) -> None:
+def retry(
+    sweep: SweepName,
+    run: RunIds = None,
+    runs: Runs = RUNS,
+    on: On = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed runs, which is also what no RUN means.")] = False,
+    oom: Annotated[bool, typer.Option("--oom", help="Only those that ran out of memory.")] = False,
+) -> None:
     """Start failed runs again, from their last good checkpoint."""
     from vwm.errors import UserError
     from vwm.sweep.find import find_runs, find_sweep
 
+    if sum(map(bool, (run, failed, oom))) > 1:
+        raise UserError("retry takes ids of runs, --failed or --oom; more than one of them was given.")
     found = find_sweep(sweep, runs)
     present = found.plan()
     chosen = find_runs(run, present.runs) if run else present.in_state("failed")
     for observed in chosen:
         if observed.state != "failed":
             raise UserError(f"{observed.run_id} is {observed.state}; only failed runs are retried.")
+    if oom:
+        chosen = [observed for observed in chosen if observed.record and observed.record.reason == "out of memory"]
     if not chosen:
-        print("No run has failed.")
+        print("No run has run out of memory." if oom else "No run has failed.")
         return
-    sys.exit(_launch(sweep, found, runs, _profile(found, on), ("failed",), [observed.run_id for observed in chosen]))
+    sys.exit(_launch(sweep, found, runs, on, ("failed",), [observed.run_id for observed in chosen]))
 
 
 @app.command()
@@ -214,15 +240,32 @@ def _launch(
     argument: str,
     found: "FoundSweep",
     runs: Path,
-    profile: "Profile",
+    on: Path | None,
     states: "Sequence[State]",
     only: Sequence[str] | None,
+    prune: bool = False,
 ) -> int:
-    """Launch, and say how to go on."""
-    from vwm.sweep.launch import Launch
+    """Launch where the profile says, and say how to go on."""
+    from vwm.sweep.profile import choose_profile
     from vwm.sweep.status import heading
 
     console = _console()
+    profile, origin = choose_profile(on, found.sweep.profile)
+    console.print(f"Profile: {origin}.", markup=False, soft_wrap=True)
+    if profile.where == "slurm":
+        from vwm.sweep.submit import Submission
+
+        exit_code = Submission(found.sweep, found.folder, profile, console).run(states, only, prune)
+        place = "" if runs == RUNS else f" --runs {shlex.quote(str(runs))}"
+        text = f"{'To see how it goes on:':<26}vwm-sweep status {shlex.quote(argument)}{place}"
+        console.print(text, markup=False, soft_wrap=True)
+        return exit_code
+    if prune:
+        from vwm.errors import UserError
+
+        raise UserError("--prune cancels jobs of SLURM, and this profile trains on this machine. Use vwm-sweep cancel.")
+    from vwm.sweep.launch import Launch
+
     launch = Launch(found.sweep, found.folder, profile, console)
     exit_code = launch.run(states, only)
     console.print(heading(found.sweep.name, launch.plan()))
@@ -243,13 +286,6 @@ def _say_what_next(console: "Console", argument: str, runs: Path, states: "Seque
         say("To try failed runs again:", "retry")
     if "finished" in states:
         say("For tables and a figure:", "collect")
-
-
-def _profile(found: "FoundSweep", on: Path | None) -> "Profile":
-    from vwm.sweep.profile import Profile, read_profile
-
-    path = on or found.sweep.profile
-    return Profile() if path is None else read_profile(path)
 
 
 def _runs(count: int) -> str:

@@ -1,6 +1,5 @@
 """Launching a sweep on this machine: a few jobs at a time, in the foreground, with a live table."""
 
-import json
 import os
 import secrets
 import signal
@@ -16,12 +15,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from vwm.files import dump_yaml, write_atomically
 from vwm.sweep.grid import Sweep
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.plan import ObservedRun, Plan, State, jobs_to_start, make_plan, observe
 from vwm.sweep.profile import LocalProfile
-from vwm.sweep.provenance import provenance
+from vwm.sweep.provenance import record_launch
 from vwm.sweep.status import COLOURS, errors_view, heading, name_run, runs_table
 from vwm.training.run_folder import RunFolder, prepare_run_folder
 
@@ -64,7 +62,8 @@ class Launch:
         Returns:
             0 when every run of the sweep is finished, 130 after a request to stop, otherwise 1.
         """
-        self._write_sweep()
+        record_launch(self.sweep, self.folder, self.profile)
+        (self.folder / "logs").mkdir(exist_ok=True)
         plan = make_plan(self.sweep, self.folder)
         self._observed = {observed.run_id: observed for observed in plan.runs}
         self._left = plan.left
@@ -84,14 +83,6 @@ class Launch:
     def plan(self) -> Plan:
         """The runs as they were last seen."""
         return Plan(tuple(self._observed.values()), self._left)
-
-    def _write_sweep(self) -> None:
-        """The folder of the sweep: what it is, and with what it is launched."""
-        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "sweep.yaml", dump_yaml(dict(self.sweep.resolved)))
-        source = provenance(self.profile)
-        write_atomically(self.folder / "provenance.json", json.dumps(source, indent=1) + "\n")
-        self.ledger.launched(source)
 
     # -- jobs --------------------------------------------------------------------------------------------------
 

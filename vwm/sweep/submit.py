@@ -1,0 +1,382 @@
+"""Launching a sweep on a SLURM cluster: each run is submitted exactly once, whatever happens around sbatch.
+
+Before sbatch is called, the ledger holds the intent: a unique job name and the runs of every element. Whoever finds an
+intent without a word on what came of it asks the scheduler for that name, and takes the job over or declares it void.
+"""
+
+import io
+import os
+import re
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from vwm.errors import UserError
+from vwm.files import Locked, locked
+from vwm.sweep.arrays import Array, LiveElement, Outlook, live_elements, look_ahead
+from vwm.sweep.grid import Sweep
+from vwm.sweep.ledger import Job, Ledger
+from vwm.sweep.limits import read_limits
+from vwm.sweep.plan import Plan, State, jobs_to_start, make_plan
+from vwm.sweep.profile import SlurmProfile
+from vwm.sweep.provenance import record_launch
+from vwm.sweep.slurm import SchedulerUnreachable, cancel, find_by_name, queue
+from vwm.sweep.snapshot import take_snapshot
+from vwm.training.run_folder import prepare_run_folder
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+SBATCH_TIMEOUT_S = 60  # An sbatch that has not answered by then is ended.
+# So long after its intent a job that SLURM does not know is void: sbatch has been dead for a minute, and what it had
+# sent has been read. Should a controller be slower than this, the claims on runs still keep two jobs apart.
+DOUBT_S = 120.0
+_POLL_S = 2.0
+# What sbatch says when it does not know itself whether the controller has taken the job.
+_UNSURE = ("timed out", "Unable to contact", "Zero Bytes", "connect", "Message", "transport", "Transport", "unexpected")
+
+_DONE, _NO_ROOM, _REFUSED, _UNREACHABLE = 0, 1, 2, 3  # exit codes
+# An ignored signal stays ignored in the programs that are started: SIGUSR2 comes once, and would kill a Python that has
+# not set its handler yet. A container's own start may undo it, so that it is said inside and outside of one.
+_IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$@"' sh"""
+
+
+class Submission:
+    """One launch of a sweep on a cluster."""
+
+    def __init__(self, sweep: Sweep, folder: Path, profile: SlurmProfile, console: Console) -> None:
+        """Writes nothing yet; ``folder`` is runs/<sweep>.
+
+        Raises:
+            UserError: SLURM cannot write into a folder of this name.
+        """
+        self.sweep = sweep
+        self.folder = folder.absolute()
+        self.profile = profile
+        self.console = console
+        self.ledger = Ledger(self.folder / "ledger.jsonl")
+        self._prefix = f"{sweep.name}-{secrets.token_hex(4)}"
+        if re.search(r"[%\\:\r\n]", str(self.folder)):
+            raise UserError(
+                f"{str(self.folder)!r}: to SLURM or Python, %, \\, : and line breaks in a path mean something else. "
+                "Launch from a folder without them, or name another one with --runs."
+            )
+
+    def run(self, states: Sequence[State], only: Sequence[str] | None = None, prune: bool = False) -> int:
+        """Submit the runs that are in one of ``states`` (of these ids, if ``only`` is given) and not live.
+
+        Args:
+            states: which runs to submit.
+            only: ids of runs.
+            prune: also cancel live jobs none of whose runs is in the grid any more.
+
+        Returns:
+            0 all is submitted, 1 the queue has no room for the rest, 2 SLURM refused, 3 SLURM could not be asked.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            try:
+                return self._run(states, only, prune)
+            except SchedulerUnreachable as words:
+                self._say(f"SLURM cannot be asked: {words}", "red")
+                self._say("Nothing more was submitted. Launch again when SLURM answers.")
+                return _UNREACHABLE
+
+    def _run(self, states: Sequence[State], only: Sequence[str] | None, prune: bool) -> int:
+        self._settle_earlier_intents()
+        # The queue comes before the folders: a job that leaves in between has written how its runs are.
+        jobs = self.ledger.jobs()
+        live = live_elements(jobs, queue([job.name for job in jobs if job.slurm_id is not None]))
+        plan = make_plan(self.sweep, self.folder)
+        if prune:
+            live = self._prune(live, plan)
+        taken = {run for element in live for run in element.runs}
+        wanted = [run for run in plan.in_state(*states) if run.run_id not in taken]
+        wanted = [run for run in wanted if only is None or run.run_id in only]
+        if taken:
+            self._say(f"{_runs(len(taken))} in the queue already, left alone.")
+        if not wanted:
+            self._say("There is nothing to submit.")
+            return _DONE
+        packs = jobs_to_start(wanted, self.profile)
+        outlook = look_ahead(packs, self.profile, read_limits(self.profile), len(queue()))
+        for line in outlook.lines:
+            self._say(line)
+        return self._submit_all(outlook, sorted({element.entry.array_id for element in live}))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the sweep's folder: two launches at once would submit the same runs."""
+        said = False
+        while True:
+            try:
+                with locked(self.folder / "launch.lock"):
+                    yield
+                    return
+            except Locked:
+                if not said:
+                    self._say("Another launch of this sweep is submitting; waiting for it.", "yellow")
+                said = True
+
+    # -- submitting --------------------------------------------------------------------------------------------
+
+    def _submit_all(self, outlook: Outlook, live_arrays: Sequence[str]) -> int:
+        code = take_snapshot(self.folder)
+        record_launch(self.sweep, self.folder, self.profile, code)
+        for array in outlook.arrays:
+            for observed in (run for pack in array.packs for run in pack):
+                assert observed.run is not None
+                prepare_run_folder(self.folder / observed.run_id, observed.run.configuration)
+        # What an earlier launch has queued keeps its own throttle, so that with a limit the new jobs wait for its end.
+        earlier = live_arrays if self.profile.jobs_at_a_time is not None else ()
+        submitted: list[str] = []
+        for array in outlook.arrays:
+            after = earlier if array.after is None else [submitted[array.after]]
+            job = self._intend(array, len(submitted))
+            slurm_id, exit_code = self._submit(job, array, after, code)
+            if slurm_id is None:
+                if submitted:
+                    self._say(
+                        f"Queued before that, and left there: {', '.join(submitted)} (vwm-sweep cancel ends them)."
+                    )
+                return exit_code
+            submitted.append(slurm_id)
+            self._say(f"submitted  {slurm_id}  {job.name}  {_jobs(len(array.packs))}", "green")
+        self._tidy()
+        if outlook.left_out:
+            self._say(
+                f"{_jobs(outlook.left_out)} not submitted, for the queue has no room ({outlook.limit}). "
+                "Launch again when some of yours have ended.",
+                "yellow",
+            )
+            return _NO_ROOM
+        return _DONE
+
+    def _intend(self, array: Array, number: int) -> Job:
+        elements = tuple(tuple(observed.run_id for observed in pack) for pack in array.packs)
+        job = Job(f"{self._prefix}-{number}", elements, time.time(), task=self.profile.task())
+        self.ledger.intends(job.name, job.elements, job.task)
+        return job
+
+    def _submit(self, job: Job, array: Array, after: Sequence[str], code: Path) -> tuple[str | None, int]:
+        """Call sbatch; gives what it answered, or None and the exit code of this launch."""
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        executor = make_executor(self.folder, self.profile, job.name, array.at_a_time, after, code)
+        try:
+            with redirect_stderr(io.StringIO()):  # submitit prints what it raises.
+                jobs = executor.submit_array(_tasks(self.folder, job))
+        except (FailedJobError, FailedSubmissionError, OSError) as failure:
+            words = " ".join(str(failure).split()) or f"sbatch gave no answer within {SBATCH_TIMEOUT_S} s"
+        else:
+            answered = str(jobs[0].job_id).split("_")[0]
+            self.ledger.submitted(job.name, answered)
+            return answered, _DONE
+        unsure = "no answer" in words or any(word in words for word in _UNSURE)
+        found = self._settle(job, words, patient=unsure)
+        if found is not None:
+            return found, _DONE
+        if unsure:
+            self._say(f"SLURM does not have the jobs: {words}", "red")
+            self._say("Launch again when it answers.")
+            return None, _UNREACHABLE
+        self._say(f"SLURM refused the jobs: {words}", "red")
+        self._say(_advice(words))
+        return None, _NO_ROOM if _is_no_room(words) else _REFUSED
+
+    def _tidy(self) -> None:
+        """Remove what failed submissions have left; nobody reads it, since no intent is in doubt."""
+        left = [*(self.folder / "jobs").glob(".submission_file_*.sh")]
+        left += [path for path in (self.folder / "jobs").glob("*.pkl") if re.fullmatch(r"[0-9a-f]{32}", path.stem)]
+        for path in left:
+            path.unlink(missing_ok=True)
+
+    # -- doubt -------------------------------------------------------------------------------------------------
+
+    def _settle_earlier_intents(self) -> None:
+        for job in self.ledger.jobs():
+            if job.is_in_doubt:
+                self._say(f"An earlier launch ended while it submitted {job.name}; SLURM is asked for it.", "yellow")
+                if self._settle(job, "never reached SLURM", patient=True) is None:
+                    self._say(f"{job.name} never reached SLURM; its runs are submitted anew.")
+
+    def _settle(self, job: Job, words: str, patient: bool) -> str | None:
+        """Find out whether SLURM has the job of an intent: take it over and give its id, or note why there is none.
+
+        Args:
+            job: the intent.
+            words: what to note if SLURM does not have the job.
+            patient: ask until ``DOUBT_S`` after the intent, before which the job may still be on its way.
+
+        Raises:
+            SchedulerUnreachable: SLURM does not answer, and the intent stays in doubt.
+        """
+        said = False
+        while True:
+            try:
+                slurm_id = find_by_name(job.name, job.time)
+                unreachable = None
+            except SchedulerUnreachable as error:
+                slurm_id, unreachable = None, error
+            if slurm_id is not None:
+                self._adopt(job, slurm_id)
+                return slurm_id
+            if not patient or time.time() > job.time + DOUBT_S:
+                if unreachable is not None:
+                    raise unreachable
+                self.ledger.refused(job.name, words)
+                return None
+            if not said:
+                left = job.time + DOUBT_S - time.time()
+                self._say(f"Looking for {left:.0f} s whether SLURM has {job.name}: {words}", "yellow")
+            said = True
+            time.sleep(_POLL_S)
+
+    def _adopt(self, job: Job, slurm_id: str) -> None:
+        """Take over a job that SLURM has: write what submitit would have written after sbatch, and note the id."""
+        from submitit.core.utils import DelayedSubmission, JobPaths
+
+        for index, task in enumerate(_tasks(self.folder, job)):
+            target = slurm_id if len(job.elements) == 1 else f"{slurm_id}_{index}"
+            pickle = JobPaths(self.folder / "jobs", target).submitted_pickle
+            if not pickle.exists():
+                delayed = DelayedSubmission(task)
+                delayed.set_timeout(job.task["timeout_min"], job.task["max_requeues"])
+                temporary = pickle.with_name(f".{pickle.name}.{os.getpid()}")
+                delayed.dump(temporary)
+                temporary.replace(pickle)
+        self.ledger.submitted(job.name, slurm_id)
+        self._say(f"found      {slurm_id}  {job.name}  {_jobs(len(job.elements))}: taken over", "green")
+
+    # -- pruning -----------------------------------------------------------------------------------------------
+
+    def _prune(self, live: Sequence[LiveElement], plan: Plan) -> list[LiveElement]:
+        """Cancel the live jobs none of whose runs is in the grid; gives the others."""
+        kept_runs = {observed.run_id for observed in plan.runs}
+        gone = [element for element in live if not kept_runs.intersection(element.runs)]
+        mixed = [
+            element for element in live if kept_runs.intersection(element.runs) and not kept_runs >= {*element.runs}
+        ]
+        if gone:
+            self.ledger.cancelled(sorted({run for element in gone for run in element.runs}))
+            cancel([element.entry for element in gone])
+            for element in gone:
+                self._say(
+                    f"cancelled  {element.entry.target}  {' '.join(element.runs)}: no longer in the grid", "yellow"
+                )
+        for element in mixed:
+            self._say(f"left alone {element.entry.target}: it also carries runs that are still in the grid")
+        if not gone:
+            self._say("No live job has all its runs outside the grid; nothing is cancelled.")
+        return [element for element in live if element not in gone]
+
+    def _say(self, line: str, style: str = "") -> None:
+        self.console.print(Text(line, style), soft_wrap=not self.console.is_terminal)
+
+
+def make_executor(
+    folder: Path, profile: SlurmProfile, name: str, at_a_time: int, after: Sequence[str], code: Path
+) -> "SlurmExecutor":
+    """submitit's executor for one array.
+
+    Args:
+        folder: runs/<sweep>, absolute.
+        profile: what each job gets.
+        name: the unique name of the array.
+        at_a_time: elements that run at the same time.
+        after: ids of the arrays that must have ended before.
+        code: what stands in front of PYTHONPATH in the job.
+    """
+    from submitit import SlurmExecutor
+
+    options = profile.options()
+
+    class Executor(SlurmExecutor):
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            # sbatch obeys variables more than the script, and has no time limit of its own.
+            fixed = ("JOB_NAME", "ARRAY_INX", "OPEN_MODE", "SIGNAL", "NO_REQUEUE", "TIMELIMIT", "DEPENDENCY")
+            ours = {*fixed, *(option.upper().replace("-", "_") for option in options)}
+            dropped = [word for variable in sorted(ours) for word in ("-u", f"SBATCH_{variable}")]
+            in_time = ["timeout", "--kill-after=5", str(SBATCH_TIMEOUT_S)]
+            command: list[str] = super()._make_submission_command(submission_file_path)
+            return ["env", *dropped, *in_time, *command]
+
+    python = [_IGNORING_USR2]
+    if profile.container is not None:
+        python += [profile.container, _IGNORING_USR2]
+    python.append(shlex.quote(sys.executable))
+    executor = Executor(folder / "jobs", max_num_timeout=profile.max_requeues, python=" ".join(python))
+    own = ("nodes", "ntasks-per-node", "cpus-per-task", "time")  # submitit reckons with these itself
+    parameters: dict[str, Any] = {option.replace("-", "_"): options[option] for option in own}
+    executor.update_parameters(
+        job_name=name,
+        array_parallelism=at_a_time,
+        dependency=f"afterany:{':'.join(after)}" if after else None,
+        signal_delay_s=profile.signal_delay_s,
+        stderr_to_stdout=True,
+        wckey=None,
+        setup=_setup(profile, code),
+        srun_args=[f"--cpus-per-task={options['cpus-per-task']}"],  # srun does not inherit it since SLURM 22.05.
+        additional_parameters={option: value for option, value in options.items() if option not in own},
+        **parameters,
+    )
+    return executor
+
+
+def _setup(profile: SlurmProfile, code: Path) -> list[str]:
+    """The lines of bash before the Python of a job."""
+    return [
+        *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
+        *profile.setup,
+        f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        "export PYTHONSAFEPATH=1",  # Otherwise python -m looks into the folder that launch was called in first.
+        "export SLURM_EXPORT_ENV=ALL",  # The task gets these variables, even if the job was to get none of the user's.
+    ]
+
+
+def _tasks(folder: Path, job: Job) -> list[Any]:
+    from vwm.sweep.slurm_job import TrainOnNodes
+
+    return [TrainOnNodes([str(folder / run) for run in runs], **job.task) for runs in job.elements]
+
+
+def _is_no_room(words: str) -> bool:
+    return "submit limit" in words or "SubmitJob" in words or "temporarily unable to accept" in words
+
+
+def _advice(words: str) -> str:
+    """What to do about a refusal."""
+    if _is_no_room(words):
+        return "The queue has no room for them. Launch again when some jobs have ended, or lower the number of jobs."
+    lower = words.lower()
+    for word, advice in (
+        ("partition", "Correct partition: in the profile; sinfo shows the names."),
+        ("account", "Correct account: in the profile; sacctmgr show associations shows yours."),
+        ("qos", "Correct qos: in the profile; sacctmgr show qos shows the names."),
+        ("gres", "Correct gpus_per_node: or gres: in the profile; sinfo -o '%P %G' shows what there is."),
+        ("time limit", "Lower timeout_min: in the profile; sinfo -o '%P %l' shows the longest."),
+        (
+            "node",
+            "Ask for less in the profile (nodes, cores, GPUs, memory, constraint); sinfo -N -l shows what there is.",
+        ),
+        ("memory", "Lower mem_gb: in the profile."),
+    ):
+        if word in lower:
+            return advice
+    return "Correct the profile and launch again."
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{' is' if count == 1 else 's are'}"
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'' if count == 1 else 's'}"
