@@ -84,9 +84,10 @@ def namespace_of_children(pid: int) -> str | None:
 
 
 def members(namespace: str) -> list[int]:
-    """The ids, on this machine, of all processes in a process namespace."""
+    """The ids, on this machine, of all living processes in a process namespace."""
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    return [pid for pid in pids if process_namespace(pid) == namespace]
+    # A dead process keeps its namespace until it has been asked for, which may take its parent seconds.
+    return [pid for pid in pids if process_namespace(pid) == namespace and Process.with_id(pid)]
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout: float) -> None:

@@ -13,7 +13,7 @@ CPUS_PER_NODE = 4
 GPUS_PER_NODE = 2
 
 TEMPLATES = Path(__file__).resolve().parent / "etc"
-PRIVATE = ("slurmdbd.conf", "mariadb.sql")
+MODES = {"slurmdbd.conf": 0o600, "mariadb.sql": 0o600, "task_prolog": 0o755}
 
 
 def write_settings(folder: Path) -> None:
@@ -33,7 +33,7 @@ def write_settings(folder: Path) -> None:
     }
     for template in TEMPLATES.iterdir():
         text = string.Template(template.read_text()).substitute(values)
-        write(folder / "etc" / template.name, text.encode(), 0o600 if template.name in PRIVATE else 0o644)
+        write(folder / "etc" / template.name, text.encode(), MODES.get(template.name, 0o644))
     write(folder / "etc" / "munge.key", secrets.token_bytes(128), 0o400)
 
 

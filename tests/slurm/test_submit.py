@@ -1,0 +1,353 @@
+"""Submitting to a real cluster: every run once, whatever happens around sbatch.
+
+Where a test needs sbatch to fail, a script of that name stands first on the PATH and calls the real one.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import wait_until
+from tests.slurm.cluster import Cluster
+from tests.sweep_files import write_sweep
+from vwm.sweep.grid import Sweep, read_sweep
+from vwm.sweep.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+
+NOISE = "model_params.spike_noise_factor"
+ROOT = Path(__file__).parents[2]
+PROFILE = {"where": "slurm", "gpus_per_node": 0, "cpus_per_process": 1, "timeout_min": 5}
+HELD = {**PROFILE, "sbatch": {"hold": True}}
+
+# Constants are shortened, and the launch writes down its own process id for scripts that kill it.
+COMMAND = """
+import os, sys
+import vwm.sweep.submit as submit
+submit.SBATCH_TIMEOUT_S = 3
+submit.DOUBT_S = float(os.environ.get("DOUBT_S", 8))
+os.environ["LAUNCH_PID"] = str(os.getpid())
+from vwm.cli.sweep import main
+main()
+"""
+
+
+class Place:
+    """A folder with a sweep, and the cluster to launch it on."""
+
+    def __init__(self, path: Path, cluster: Cluster) -> None:
+        self.path, self.cluster = path, cluster
+        self.bin = path / "bin"
+        self.bin.mkdir(parents=True)
+
+    def sweep(self, profile: dict[str, Any] = HELD, **parts: Any) -> Sweep:
+        (self.path / "profile.yaml").write_text(yaml.safe_dump(profile))
+        return read_sweep(write_sweep(self.path, **{"grid": {NOISE: [0.1, 0.2]}, "launch": "profile.yaml", **parts}))
+
+    def replace_sbatch(self, script: str) -> None:
+        """Put a script before sbatch on the PATH; $REAL is the real one."""
+        (self.bin / "sbatch").write_text(f"#!/bin/bash\nREAL={shutil.which('sbatch')}\n{script}\n")
+        (self.bin / "sbatch").chmod(0o755)
+
+    def restore_sbatch(self) -> None:
+        (self.bin / "sbatch").unlink(missing_ok=True)
+
+    def start(self, *arguments: str, command: str = COMMAND, **extra: str) -> "subprocess.Popen[str]":
+        environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+        environment["PATH"] = f"{self.bin}:{environment['PATH']}"
+        return subprocess.Popen(
+            [sys.executable, "-c", command, *arguments],
+            cwd=self.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **extra: str) -> tuple[int, str]:
+        process = self.start(*arguments, **extra)
+        output, _ = process.communicate(timeout=180)
+        return process.returncode, output
+
+    def launch(self, *arguments: str, **extra: str) -> tuple[int, str]:
+        return self.run("launch", "tiny.yaml", *arguments, **extra)
+
+    @property
+    def folder(self) -> Path:
+        return self.path / "runs" / "tiny"
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder / "ledger.jsonl")
+
+    def queued(self) -> list[str]:
+        """Every element in the queue, as SLURM names it."""
+        return self.cluster.command("squeue", "--noheader", "--array", "--format=%i").split()
+
+    def accepted(self) -> Counter[str]:
+        """How often each run was given to SLURM: by the ledger's elements and the jobs that sacct and squeue know."""
+        arrays = {name.split("_")[0] for name in self.queued()}
+        lines = self.cluster.command("sacct", "-X", "-n", "-P", "--format=JobID,JobName").splitlines()
+        ours = {job.name: job for job in self.ledger.jobs()}
+        arrays |= {line.split("|")[0].split("_")[0] for line in lines if line.split("|")[1] in ours}
+        by_id = {job.slurm_id: job for job in ours.values()}
+        return Counter(run for array in arrays if array in by_id for run in by_id[array].runs)
+
+    def assert_each_run_was_submitted_once(self, sweep: Sweep) -> None:
+        assert self.accepted() == {run.run_id: 1 for run in sweep.runs}
+        assert len(self.queued()) == sum(len(job.elements) for job in self.ledger.jobs() if job.slurm_id)
+        unknown = {name.split("_")[0] for name in self.queued()} - {job.slurm_id for job in self.ledger.jobs()}
+        assert not unknown
+        for job in self.ledger.jobs():
+            if job.slurm_id is not None:
+                for index in range(len(job.elements)):
+                    target = job.slurm_id if len(job.elements) == 1 else f"{job.slurm_id}_{index}"
+                    assert (self.folder / "jobs" / f"{target}_submitted.pkl").exists()
+
+
+@pytest.fixture
+def place(tmp_path: Path, cluster: Cluster) -> Place:
+    return Place(tmp_path / 'it\'s a [bold]"sweep" $HOME;', cluster)
+
+
+def wait_for_an_empty_queue(place: Place, timeout: float = 240) -> None:
+    wait_until(lambda: not place.queued(), timeout)
+
+
+def test_an_array_trains_every_run_with_the_code_as_it_was(place: Place) -> None:
+    """The checkout is a copy, which is broken after the launch: what waits in the queue does not notice."""
+    checkout = place.path / "checkout"
+    shutil.copytree(ROOT / "vwm", checkout / "vwm", ignore=shutil.ignore_patterns("__pycache__"))
+    sweep = place.sweep(HELD)
+    code, output = place.launch(PYTHONPATH=str(checkout))
+    assert code == 0, output
+    assert "submitted" in output
+    for path in (checkout / "vwm").rglob("*.py"):
+        path.write_text("raise SystemExit('the edited checkout runs')\n")
+
+    place.cluster.command("scontrol", "release", place.ledger.jobs()[0].slurm_id)
+    wait_for_an_empty_queue(place)
+
+    logs = "".join(path.read_text() for path in (place.folder / "jobs").glob("*.out"))
+    assert "the edited checkout runs" not in logs
+    for run in sweep.runs:
+        assert (place.folder / run.run_id / "result.json").exists(), logs
+    code, output = place.launch()
+    assert code == 0, output
+    assert "nothing to submit" in output
+
+
+BEFORE = "kill -KILL $LAUNCH_PID; sleep 0.2; exit 1"
+DURING = 'kill -KILL $LAUNCH_PID; sleep 1; exec "$REAL" "$@"'
+AFTER = '"$REAL" "$@" > answer; kill -KILL $LAUNCH_PID; cat answer'
+
+
+@pytest.mark.parametrize("script", [BEFORE, DURING, AFTER], ids=["before", "during", "after"])
+def test_a_launch_killed_around_sbatch_is_completed_by_the_next(place: Place, script: str) -> None:
+    sweep = place.sweep()
+    place.replace_sbatch(script)
+    code, output = place.launch()
+    assert code == -signal.SIGKILL, output
+    place.restore_sbatch()
+
+    code, output = place.launch()
+
+    assert code == 0, output
+    assert ("never reached SLURM" in output) == (script is BEFORE)
+    assert ("taken over" in output) == (script is not BEFORE)
+    place.assert_each_run_was_submitted_once(sweep)
+    code, output = place.launch()
+    assert code == 0, output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+ACCEPTED_BUT = {
+    "says it timed out": '"$REAL" "$@" >/dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out '
+    'on send/recv operation" >&2; exit 1',
+    "hangs": '"$REAL" "$@" >/dev/null; sleep 30',
+    "answers late": 'sleep 1; "$REAL" "$@" >/dev/null; echo; exit 0',
+}
+
+
+@pytest.mark.parametrize("script", ACCEPTED_BUT.values(), ids=ACCEPTED_BUT.keys())
+def test_a_job_that_was_accepted_without_a_word_is_found(place: Place, script: str) -> None:
+    sweep = place.sweep()
+    place.replace_sbatch(script)
+    code, output = place.launch()
+    assert code == 0, output
+    assert "taken over" in output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_a_job_that_arrives_late_is_waited_for(place: Place) -> None:
+    """sbatch is given up after 3 s; what it had begun reaches SLURM 3 s later."""
+    sweep = place.sweep()
+    place.replace_sbatch('(sleep 6; "$REAL" "$@" >/dev/null 2>&1) & sleep 30')
+    code, output = place.launch(DOUBT_S="15")
+    assert code == 0, output
+    assert "taken over" in output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_a_refusal_is_shown_in_slurms_words(place: Place) -> None:
+    sweep = place.sweep({**HELD, "partition": "nowhere"})
+    code, output = place.launch()
+    assert code == 2
+    assert "invalid partition" in output.lower()
+    assert "Correct partition: in the profile" in output
+    (job,) = place.ledger.jobs()
+    assert job.refused is not None
+    assert "partition" in job.refused
+    assert place.queued() == []
+
+    code, output = place.run("plan", "tiny.yaml")
+    assert code == 0
+    assert "SLURM would refuse these jobs" in output
+    place.sweep()
+    code, output = place.launch()
+    assert code == 0, output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_a_stopped_controller_is_told_and_nothing_is_lost(place: Place) -> None:
+    sweep = place.sweep()
+    place.replace_sbatch('touch called; exec "$REAL" "$@"')
+    place.cluster.stop_controller()
+    code, output = place.launch()
+    assert code == 3, output
+    assert "SLURM cannot be asked" in output
+    assert not (place.path / "called").exists()
+    code, output = place.run("plan", "tiny.yaml")
+    assert code == 0, output
+    assert "could not be asked" in output
+    place.cluster.start_controller()
+    assert place.launch()[0] == 0
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_a_controller_that_stops_while_sbatch_runs_leaves_a_doubt_that_the_next_launch_settles(place: Place) -> None:
+    sweep = place.sweep()
+    stop = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.slurm.cluster import Cluster"
+    (place.path / "stop.py").write_text(
+        f"{stop}; from pathlib import Path; Cluster(Path(sys.argv[1])).stop_controller()"
+    )
+    folder = place.cluster.folder
+    place.replace_sbatch(f'"$REAL" "$@" >/dev/null; {sys.executable} stop.py {folder}; sleep 30')
+    code, output = place.launch()
+    assert code == 3, output
+    assert [job.is_in_doubt for job in place.ledger.jobs()] == [True]
+    assert place.launch()[0] == 3
+    place.restore_sbatch()
+    place.cluster.start_controller()
+
+    code, output = place.launch()
+
+    assert code == 0, output
+    assert "taken over" in output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_more_jobs_than_an_array_may_have_go_into_several(place: Place) -> None:
+    sweep = place.sweep({**HELD, "jobs_at_a_time": 3}, seeds=501)
+    code, output = place.launch()
+    assert code == 0, output
+    assert "MaxArraySize = 1001" in output
+    jobs = place.ledger.jobs()
+    assert [len(job.elements) for job in jobs] == [1000, 2]
+    throttles = [
+        place.cluster.command("scontrol", "show", "job", str(job.slurm_id)).split("ArrayTaskThrottle=")[1].split()[0]
+        for job in jobs
+    ]
+    assert throttles == ["2", "1"]
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_what_the_queue_has_no_room_for_is_said_and_submitted_later(place: Place) -> None:
+    sweep = place.sweep(seeds=4)
+    place.cluster.set_limits(MaxSubmitJobs=5)
+    code, output = place.launch()
+    assert code == 1, output
+    assert "MaxSubmitJobs of account vwm = 5" in output
+    assert "Launch again when some of yours have ended" in output
+    assert len(place.queued()) == 5
+    code, output = place.launch()
+    assert code == 1, output
+    assert len(place.queued()) == 5
+    place.cluster.set_limits(MaxSubmitJobs=-1)
+    code, output = place.launch()
+    assert code == 0, output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_two_launches_at_once_submit_every_run_once(place: Place) -> None:
+    sweep = place.sweep(seeds=20)
+    launches = [place.start("launch", "tiny.yaml") for _ in range(2)]
+    outputs = [launch.communicate(timeout=120)[0] for launch in launches]
+    assert [launch.returncode for launch in launches] == [0, 0], outputs
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_later_arrays_wait_for_earlier_ones_where_jobs_are_limited(place: Place) -> None:
+    place.sweep({**HELD, "jobs_at_a_time": 2})
+    assert place.launch()[0] == 0
+    larger = place.sweep({**HELD, "jobs_at_a_time": 2}, grid={NOISE: [0.1, 0.2, 0.3]})
+    code, output = place.launch()
+    assert code == 0, output
+    first, second = place.ledger.jobs()
+    assert f"afterany:{first.slurm_id}" in place.cluster.command("scontrol", "show", "job", str(second.slurm_id))
+    place.assert_each_run_was_submitted_once(larger)
+
+
+def test_prune_cancels_jobs_whose_runs_all_left_the_grid_and_no_others(place: Place) -> None:
+    before = place.sweep({**HELD, "runs_per_job": 2}, seeds=[0, 1, 2])  # packs (.1 0, .1 1) (.1 2, .2 0) (.2 1, .2 2)
+    assert place.launch()[0] == 0
+    place.sweep({**HELD, "runs_per_job": 2}, grid={NOISE: [0.1]}, seeds=[0, 1, 2])
+    code, output = place.launch()
+    assert code == 0, output
+    assert len(place.queued()) == 3
+
+    code, output = place.launch("--prune")
+
+    assert code == 0, output
+    assert before.runs[4].run_id in output
+    assert "it also carries runs that are still in the grid" in output
+    assert sorted(name.split("_")[1] for name in place.queued()) == ["0", "1"]
+
+
+def test_retry_submits_failed_runs_only(place: Place) -> None:
+    sweep = place.sweep()
+    failed = place.folder / sweep.runs[0].run_id
+    failed.mkdir(parents=True)
+    (failed / "config.yaml").write_text(sweep.runs[0].configuration.to_yaml())
+    state = {"phase": "failed", "iteration": 3, "num_iterations": 60, "attempt": 1, "reason": "out of memory"}
+    (failed / "state.json").write_text(json.dumps(state))
+    assert place.launch()[0] == 0
+    assert [job.runs for job in place.ledger.jobs()] == [(sweep.runs[1].run_id,)]
+    code, output = place.run("retry", "tiny.yaml", "--oom")
+    assert code == 0, output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_user_signals_before_python_is_ready_do_not_kill_the_task(place: Place) -> None:
+    place.sweep({**PROFILE, "sbatch": {}}, grid={NOISE: [0.1]})
+    assert place.launch()[0] == 0
+    (job,) = place.ledger.jobs()
+    deadline = time.monotonic() + 4  # Python and torchrun take longer to start.
+    while time.monotonic() < deadline:
+        subprocess.run(
+            ["scancel", "--signal=USR2", str(job.slurm_id)], env=place.cluster.environment, capture_output=True
+        )
+        time.sleep(0.05)
+    wait_for_an_empty_queue(place)
+    states = place.cluster.command("sacct", "-X", "-D", "-n", "-P", "-j", job.slurm_id, "--format=State").split()
+    assert "FAILED" not in states
+    assert "COMPLETED" in states
