@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # Commands import what they need, so that the others start qu
     from rich.console import Console, RenderableType
 
     from vwm.sweep.find import FoundSweep
-    from vwm.sweep.plan import State
+    from vwm.sweep.plan import Plan, State
 
 app = typer.Typer(
     name="vwm-sweep",
@@ -114,68 +114,83 @@ def retry(
 def status(
     sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Without it, every sweep in runs/.")] = None,
     runs: Runs = RUNS,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds, until Ctrl-C.")] = False,
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="STATES", help="Only these runs, as in --state running,failed.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--setting", metavar="NAME=VALUE", help="Only runs with this value; repeatable.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every few seconds, until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="All facts about every run, for a program.")] = False,
 ) -> None:
-    """Show how the runs are: progress, speed, time left, and why runs failed."""
-    from vwm.errors import UserError
-    from vwm.sweep.find import find_sweep, sweep_folders
-    from vwm.sweep.status import as_json, overview, status_view
+    """Show how the runs are: progress, speed, time left, and why runs failed or wait.
 
-    def found_sweeps() -> "list[FoundSweep]":
-        return [find_sweep(text, runs) for text in ([sweep] if sweep else [str(path) for path in sweep_folders(runs)])]
+    Exit code: 3 where SLURM cannot be asked what became of a run, otherwise 0.
+    """
+    from vwm.errors import UserError
+    from vwm.sweep.find import chosen_runs, find_sweep, sweep_folders
+    from vwm.sweep.status import as_json, overview, status_view, unreachable
 
     if json and watch:
         raise UserError("--json and --watch exclude each other: call status --json again when you want to know more.")
+    if (state or setting) and (json or not sweep):
+        raise UserError("--state and --setting choose the rows of one sweep's table: give a SWEEP, and no --json.")
     if not sweep and not sweep_folders(runs):
         raise UserError(f"{runs}: there is no sweep in this folder. Start one: vwm-sweep launch sweeps/quick.yaml")
-    if json:
-        import json as encoder
+    plans: list[tuple[FoundSweep, Plan]] = []
 
-        facts = [as_json(found.sweep.name, found.plan()) for found in found_sweeps()]
-        print(encoder.dumps(facts[0] if sweep else facts, indent=1, allow_nan=False))
-        return
+    def look() -> None:
+        texts = [sweep] if sweep else [str(path) for path in sweep_folders(runs)]
+        plans[:] = [(found, found.plan()) for found in (find_sweep(text, runs) for text in texts)]
 
     console = _console()
 
     def view() -> "RenderableType":
-        sweeps = found_sweeps()
-        if sweep:
-            height = console.height - 12 if watch else None
-            return status_view(sweeps[0].sweep.name, sweeps[0].sweep.axes, sweeps[0].plan(), height)
-        return overview([(found.folder.name, found.plan()) for found in sweeps])
+        look()
+        if not sweep:
+            return overview([(found.folder.name, plan) for found, plan in plans])
+        found, plan = plans[0]
+        chosen = chosen_runs(plan, state, setting or []) if state or setting else None
+        height = console.height - 12 if watch else None
+        return status_view(found.sweep.name, found.sweep.axes, plan, height, chosen)
 
-    if not watch:
+    if json:
+        import json as encoder
+
+        look()
+        facts = [as_json(found.sweep.name, plan) for found, plan in plans]
+        print(encoder.dumps(facts[0] if sweep else facts, indent=1, allow_nan=False))
+    elif watch:
+        import time
+
+        from rich.live import Live
+
+        with Live(view(), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+            while True:
+                # SLURM's controller serves a whole cluster, and should not be asked by everybody every other second.
+                asked = any(run.carrier is not None for _, plan in plans for run in plan.runs)
+                time.sleep(15 if asked else 2)
+                live.update(view(), refresh=True)
+    else:
         console.print(view())
-        return
-    import time
-
-    from rich.live import Live
-
-    with Live(view(), console=console, auto_refresh=False, screen=console.is_terminal) as live:
-        while True:
-            time.sleep(2)
-            live.update(view(), refresh=True)
+    sys.exit(3 if any(unreachable(plan) is not None for _, plan in plans) else 0)
 
 
 @app.command()
 def cancel(sweep: SweepName, run: RunIds = None, runs: Runs = RUNS) -> None:
-    """Ask running runs to save and stop at their next step; a launch in progress starts no more of them."""
+    """Stop runs: those that run save and leave at their next step, and those that wait in SLURM's queue leave it.
+
+    A launch in progress starts no more of them. Exit code: 3 where SLURM cannot be asked, otherwise 0.
+    """
+    from vwm.sweep.cancel import cancel_runs
     from vwm.sweep.find import find_runs, find_sweep
-    from vwm.sweep.ledger import Ledger
-    from vwm.training.run_folder import RunFolder
 
     found = find_sweep(sweep, runs)
     present = found.plan()
     everything = [*present.runs, *present.left]
-    chosen = find_runs(run, everything) if run else everything
-    unfinished = [observed.run_id for observed in chosen if observed.state != "finished"]
-    running = [observed.run_id for observed in chosen if observed.state == "running"]
-    if found.folder.is_dir() and unfinished:
-        Ledger(found.folder / "ledger.jsonl").cancelled(unfinished)
-    for run_id in running:
-        RunFolder(found.folder / run_id).request_stop("stop requested")
-    print(f"{_runs(len(running))} asked to save and stop." if running else "Nothing is running.")
+    report = cancel_runs(found.folder, find_runs(run, everything) if run else everything, everything)
+    print("\n".join(report.lines))
+    sys.exit(3 if report.unreachable else 0)
 
 
 @app.command()
@@ -215,6 +230,40 @@ def debug(
     phase, detail = debug_run(chosen, iterations)
     print(f"{chosen.run_id}: {phase}{f': {detail}' if detail else ''}")
     sys.exit(0 if phase == "finished" else 130 if phase == "stopped" else 1)
+
+
+@app.command()
+def archive(
+    sweep: SweepName,
+    runs: Runs = RUNS,
+    unpack: Annotated[bool, typer.Option("--unpack", help="Make the folders of the runs again.")] = False,
+) -> None:
+    """Pack the folders of finished runs into one file; plan, status, launch and collect go on as before.
+
+    Nothing is packed while a run of the sweep runs or waits in a queue.
+    """
+    from vwm.errors import UserError
+    from vwm.sweep import archive as archives
+    from vwm.sweep.find import find_sweep
+
+    found = find_sweep(sweep, runs)
+    if unpack:
+        print(f"{_runs(archives.unpack(found.folder))} unpacked.")
+        return
+    present = found.plan()
+    everything = [*present.runs, *present.left]
+    busy = [observed for observed in everything if observed.state in ("running", "waiting", "unreachable")]
+    if busy:
+        raise UserError(
+            f"{_runs(len(busy))} of this sweep may still be worked on ({busy[0].run_id} is {busy[0].state}). "
+            "Wait for them, or cancel them, before you archive it."
+        )
+    finished = [observed.run_id for observed in everything if observed.state == "finished"]
+    if not finished:
+        raise UserError(f"{found.folder}: no run is finished, so there is nothing to archive.")
+    count = archives.pack(found.folder, finished)
+    rest = len(everything) - count
+    print(f"{_runs(count)} in {found.folder / 'archive.zip'}" + (f"; {rest} not finished and left." if rest else "."))
 
 
 @app.command()
