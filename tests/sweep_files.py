@@ -12,10 +12,15 @@ SWEEP = ("-c", "from vwm.cli.sweep import main; main()")  # as the command vwm-s
 
 
 def write_sweep(folder: Path, name: str = "tiny", **parts: Any) -> Path:
-    """A sweep file in ``folder`` over the tiny configuration; ``parts`` are its further keys."""
+    """A sweep file in ``folder`` over the tiny configuration; ``parts`` are its further keys.
+
+    It is launched on this machine unless they say otherwise, even where there is an sbatch.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "base": tiny(), **parts}, sort_keys=False))
+    launch = Path(__file__).parent.parent / "launch" / "local.yaml"
+    content = {"name": name, "base": tiny(), "launch": str(launch), **parts}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 

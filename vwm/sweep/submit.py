@@ -181,12 +181,13 @@ class Submission:
             self.ledger.submitted(job.name, answered)
             return answered, _DONE
         unsure = "no answer" in words or any(word in words for word in _UNSURE)
+        if unsure:
+            self._say(words, "yellow")
         found = self._settle(job, words, patient=unsure)
         if found is not None:
             return found, _DONE
         if unsure:
-            self._say(f"SLURM does not have the jobs: {words}", "red")
-            self._say("Launch again when it answers.")
+            self._say("SLURM does not have the jobs. Launch again when it answers.", "red")
             return None, _UNREACHABLE
         self._say(f"SLURM refused the jobs: {words}", "red")
         self._say(_advice(words))
@@ -236,7 +237,7 @@ class Submission:
                 return None
             if not said:
                 left = job.time + DOUBT_S - time.time()
-                self._say(f"Looking for {left:.0f} s whether SLURM has {job.name}: {words}", "yellow")
+                self._say(f"Looking for up to {left:.0f} s whether SLURM has {job.name}.", "yellow")
             said = True
             time.sleep(_POLL_S)
 
