@@ -62,6 +62,7 @@ def finish(folder: Path, run: SweepRun, trials: int = 1500) -> RunFolder:
     response = np.mod(target + noise + np.pi, 2 * np.pi) - np.pi
     run_folder = RunFolder(folder / run.run_id)
     run_folder.path.mkdir(parents=True, exist_ok=True)
+    run_folder.config.write_text(run.configuration.to_yaml())
     np.savez(
         run_folder.responses,
         set_size=set_size.astype(np.int16),
@@ -144,6 +145,7 @@ def test_holes_are_named_with_reason_and_command(tmp_path: Path, folder: Path) -
     leave(folder, runs[5], "training")  # nobody holds its lock: it was killed
     for run in runs[6:8]:
         (folder / run.run_id).mkdir()
+        (folder / run.run_id / "config.yaml").write_text(run.configuration.to_yaml())
     RunFolder(folder / runs[7].run_id).state.write_text("{")
     report = collect(sweep, folder)
 

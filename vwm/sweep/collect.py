@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vwm.errors import UserError
 from vwm.files import write_atomically
-from vwm.sweep.grid import Sweep, SweepRun
-from vwm.sweep.plan import observe
+from vwm.sweep.archive import Archive
+from vwm.sweep.grid import Sweep
+from vwm.sweep.plan import ObservedRun, make_plan
 from vwm.training.run_folder import RunFolder, RunState
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def collect(sweep: Sweep, folder: Path) -> CollectReport:
     planned = _planned(sweep)
     parts: list[pd.DataFrame] = []
     holes: list[Hole] = []
-    for run in sweep.runs:
-        found = _read(run, RunFolder(folder / run.run_id))
+    archive = Archive(folder)
+    for observed in make_plan(sweep, folder).runs:
+        found = _read(observed, RunFolder(folder / observed.run_id), archive)
         if isinstance(found, Hole):
             holes.append(found)
         else:
@@ -85,17 +87,20 @@ def collect(sweep: Sweep, folder: Path) -> CollectReport:
     return report
 
 
-def _read(run: SweepRun, folder: RunFolder) -> "pd.DataFrame | Hole":
+def _read(observed: ObservedRun, folder: RunFolder, archive: Archive) -> "pd.DataFrame | Hole":
     """The measures of one run by set size, or why there are none and the command that makes them."""
     from vwm.behaviour.responses import UnreadableResponses, read_run
     from vwm.behaviour.tables import measures
 
-    if not folder.is_finished():
-        why, command = _unfinished(run, folder)
+    run = observed.run
+    assert run is not None
+    if observed.state != "finished":
+        why, command = _unfinished(observed, folder)
         command = f"vwm-sweep {command} {shlex.quote(str(folder.path.parent))}"
         return Hole(run.run_id, run.settings, run.seed, why, command)
     try:
-        responses = read_run(folder.responses, run.run_id)
+        with archive.readable(folder.responses) as path:
+            responses = read_run(path, run.run_id)
         given, expected = responses.set_sizes(), sorted(run.configuration.model_params.item_num)
         if given != expected:
             raise UnreadableResponses(f"{folder.responses}: set sizes {given}; {expected} were expected.")
@@ -104,20 +109,21 @@ def _read(run: SweepRun, folder: RunFolder) -> "pd.DataFrame | Hole":
     return measures(responses).assign(run_id=run.run_id)
 
 
-def _unfinished(run: SweepRun, folder: RunFolder) -> tuple[str, str]:
+def _unfinished(observed: ObservedRun, folder: RunFolder) -> tuple[str, str]:
     """Why a run has no result yet, and the subcommand that goes on with it."""
-    try:
-        record = folder.read_state()
-    except (ValueError, TypeError):
+    record, state = observed.record, observed.state
+    if state == "damaged":
         return f"{folder.state} is damaged; delete that file first", "launch"
-    state = observe(folder.path.parent, run.run_id, run).state
+    if state in ("waiting", "unreachable"):
+        return f"{state}: {observed.note}", "status"
     if state == "running":
         if record is not None and record.phase in ("training", "evaluating"):
             return f"{record.phase}, {_progress(record)}", "status"
         return "starting", "status"
     if record is None:
-        return "never started", "launch"
-    reason = ": ".join(" ".join(part.split()) for part in (record.reason, record.detail) if part)
+        return observed.note or "never started", "launch"
+    parts = (record.reason, record.detail, observed.note)
+    reason = ": ".join(" ".join(part.split()) for part in parts if part)
     why = f"{state} at {_progress(record)}" + (f": {reason}" if reason else "")
     return why, "retry" if state == "failed" else "launch"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vwm.config import Configuration
+from vwm.sweep.archive import Archive
 from vwm.sweep.claim import claimed_at
 from vwm.sweep.grid import Sweep, SweepRun
 from vwm.sweep.ledger import Ledger
@@ -104,18 +105,30 @@ def make_plan(sweep: Sweep, folder: Path) -> Plan:
     SLURM is asked for the runs that were last given to it and are not finished.
     """
     present = _run_folders(folder)
-    runs = [
-        observe(folder, run.run_id, run) if run.run_id in present else ObservedRun(run.run_id, "new", None, run)
-        for run in sweep.runs
-    ]
-    left = [observe(folder, run_id, None) for run_id in sorted(present - {run.run_id for run in sweep.runs})]
+    archived = Archive(folder).states
+
+    def look(run_id: str, run: SweepRun | None) -> ObservedRun:
+        if run_id in present:
+            return observe(folder, run_id, run)
+        if run_id in archived:
+            return ObservedRun(run_id, "finished", archived[run_id], run)
+        return ObservedRun(run_id, "new", None, run)
+
+    runs = [look(run.run_id, run) for run in sweep.runs]
+    left = [look(run_id, None) for run_id in sorted((present | archived.keys()) - {run.run_id for run in sweep.runs})]
     unfinished = [observed.run_id for observed in (*runs, *left) if observed.state != "finished"]
     carriers = scheduled(Ledger(folder / "ledger.jsonl").jobs()).ask(unfinished) if unfinished else {}
     if not carriers:
         return Plan(tuple(runs), tuple(left))
-    return Plan(
-        *(tuple(_merged(observed, carriers.get(observed.run_id)) for observed in part) for part in (runs, left))
-    )
+
+    def merge(observed: ObservedRun) -> ObservedRun:
+        carrier = carriers.get(observed.run_id)
+        if carrier is not None and carrier.live is None:
+            # Its job has left the queue, and may have finished the run since the first look.
+            observed = look(observed.run_id, observed.run)
+        return _merged(observed, carrier)
+
+    return Plan(tuple(map(merge, runs)), tuple(map(merge, left)))
 
 
 def _merged(observed: ObservedRun, carrier: Carrier | None) -> ObservedRun:
