@@ -6,11 +6,14 @@ from pathlib import Path
 
 from vwm.errors import UserError
 from vwm.files import nearest
+from vwm.sweep.archive import Archive
 from vwm.sweep.find import sweep_folders
 from vwm.sweep.ledger import Job, Ledger
+from vwm.sweep.scheduled import scheduled
 from vwm.training.run_folder import RunFolder
 
 _POLL_S = 0.5
+_SLURM_POLL_S = 5.0  # Its controller serves a whole cluster.
 
 
 def find_run_folder(run: str, runs: Path, sweeps: Sequence[Path] | None = None) -> Path:
@@ -20,7 +23,9 @@ def find_run_folder(run: str, runs: Path, sweeps: Sequence[Path] | None = None) 
         UserError: there is none, or more than one.
     """
     searched = sweep_folders(runs) if sweeps is None else [sweep for sweep in sweeps if sweep.is_dir()]
-    known = [folder for sweep in searched for folder in sorted(sweep.iterdir()) if _is_run(folder)]
+    present = [folder for sweep in searched for folder in sorted(sweep.iterdir()) if _is_run(folder)]
+    archived = [sweep / run_id for sweep in searched for run_id in Archive(sweep).states]
+    known = list(dict.fromkeys([*present, *archived]))  # The output stays where it is when a run is archived.
     matching = [folder for folder in known if run and folder.name.startswith(run)]
     if len(matching) == 1:
         return matching[0]
@@ -38,36 +43,68 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_logs(folder: Path, follow: bool) -> Iterator[str]:
-    """The output of every job that carried the run in ``folder``, each under a line with the job's name.
+    """The output of every job that carried the run in ``folder``, over all attempts and nodes.
 
     Args:
         folder: runs/<sweep>/<run id>.
         follow: go on with what is written from now on, until the latest job has ended.
+
+    Raises:
+        UserError: the job that is followed is one of SLURM's, which cannot be asked whether it goes on.
     """
-    ledger = Ledger(folder.parent / "ledger.jsonl")
-    jobs = ledger.jobs_of(folder.name)
+    jobs = Ledger(folder.parent / "ledger.jsonl").jobs_of(folder.name)
     for job in jobs:
-        if len(jobs) > 1:
-            yield f"==> {job.name} <==\n"
-        yield from _read(
-            folder.parent / "logs" / f"{job.name}.log", folder, job if follow and job is jobs[-1] else None
-        )
+        yield from _read(job, folder, len(jobs) > 1, follow and job is jobs[-1])
 
 
-def _read(log: Path, folder: Path, followed: Job | None) -> Iterator[str]:
-    try:
-        with open(log, errors="replace") as handle:
-            while True:
-                over = followed is None or not _may_still_write(folder, followed)
-                yield from iter(lambda: handle.read(1 << 16), "")
-                if over:
-                    return
-                time.sleep(_POLL_S)
-    except FileNotFoundError:
+def _read(job: Job, folder: Path, named: bool, follow: bool) -> Iterator[str]:
+    """The output of a job, under a line with its name where ``named``, and with that of its file where it has several.
+
+    The attempts of a SLURM job go on in one file, but each of its nodes writes its own.
+    """
+    read_to: dict[Path, int] = {}  # bytes
+    shown: Path | None = None
+    goes_on, next_question = follow, 0.0
+    if named:
+        yield f"==> {job.name} <==\n"
+    while True:
+        if goes_on and time.monotonic() >= next_question:
+            goes_on = _goes_on(job, folder)  # Asked before the files are read, so that no last word is missed.
+            next_question = time.monotonic() + (_POLL_S if job.slurm_id is None else _SLURM_POLL_S)
+        logs = _files_of(job, folder)
+        for log in logs:
+            with open(log, "rb") as handle:
+                handle.seek(read_to.get(log, 0))
+                while chunk := handle.read(1 << 16):
+                    if len(logs) > 1 and shown != log:
+                        yield f"==> {log.name} <==\n"
+                    shown = log
+                    yield chunk.decode(errors="replace")
+                read_to[log] = handle.tell()
+        if not goes_on:
+            break
+        time.sleep(_POLL_S)
+    if not read_to:
         yield "(no output yet)\n"
 
 
-def _may_still_write(folder: Path, job: Job) -> bool:
-    """Whether the job goes on: its process lives and nobody noted its end, or its workers outlive it."""
+def _files_of(job: Job, folder: Path) -> list[Path]:
+    """The output of a job that is there; of an array, of the element that carried the run, by number of the node."""
+    if job.slurm_id is None:
+        return [log for log in [folder.parent / "logs" / f"{job.name}.log"] if log.exists()]
+    index = next(index for index, runs in enumerate(job.elements) if folder.name in runs)
+    found = (folder.parent / "jobs").glob(f"{job.slurm_id}_{index}_*_log.out")  # submitit's: array_element_task
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _goes_on(job: Job, folder: Path) -> bool:
+    """Whether the job waits or runs in SLURM, or its process here lives and nobody noted its end, or its workers do."""
     latest = Ledger(folder.parent / "ledger.jsonl").jobs_of(folder.name)[-1]
-    return latest.name == job.name and (latest.is_alive() or RunFolder(folder).is_being_trained())
+    if latest.name != job.name:
+        return False
+    if job.slurm_id is None:
+        return latest.is_alive() or RunFolder(folder).is_being_trained()
+    carrier = scheduled([latest]).ask([folder.name])[folder.name]
+    if carrier.unreachable is not None:
+        raise UserError(f"SLURM cannot be asked whether the job goes on: {carrier.unreachable}")
+    return carrier.live is not None
