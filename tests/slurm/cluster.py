@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Start a killed node and return when it takes jobs again."""
-        self._start_node(node)
+        self._start_nodes([node])
         self._wait_until_healthy(node)
 
     def stop_controller(self) -> None:
@@ -218,9 +219,7 @@ class Cluster:
             self._start_accounting()
         if "slurmctld" not in living:
             self._start_controller()
-        for node in NODES:
-            if node not in living:
-                self._start_node(node)
+        self._start_nodes([node for node in NODES if node not in living])
         self._wait_until_healthy(*DAEMONS, *NODES)
 
     def _start_munge(self) -> None:
@@ -259,6 +258,22 @@ class Cluster:
         own = process_namespace(os.getpid())
         wait_for(f"the namespace of {node}", lambda: namespace_of_children(process.pid) not in (None, own), 10)
         self._record(node, process, namespace_of_children(process.pid))
+
+    def _start_nodes(self, nodes: list[str]) -> None:
+        """Start nodes and wait until slurmctld knows these, and not only what it thinks of their predecessors."""
+        since = time.strftime("%Y-%m-%dT%H:%M:%S")
+        for node in nodes:
+            self._start_node(node)
+        wait_for(
+            f"{' '.join(nodes)} to report to slurmctld",
+            lambda: all(self._slurmd_start(node) >= since for node in nodes),
+            timeout=30,
+        )
+
+    def _slurmd_start(self, node: str) -> str:
+        """When the daemon of a node started, as slurmctld has it, in local time; empty before it has reported."""
+        found = re.search(r"SlurmdStartTime=(\d\S*)", self.command("scontrol", "show", "node", node))
+        return found.group(1) if found else ""
 
     def _in_namespaces(self, host_name: str, daemon: list[str], own_processes: bool = False) -> list[str]:
         """The command that runs a daemon under a host name of its own, with the hosts file of the cluster."""
@@ -371,8 +386,9 @@ def _print_status(cluster: Cluster) -> int:
     for name in (*DAEMONS, *NODES):
         print(f"{name:<10} {f'process {living[name].pid}' if name in living else 'does not run'}")
     problems = cluster.problems()
-    with contextlib.suppress(Failed, subprocess.TimeoutExpired):
-        print("\n" + cluster.command("sinfo"))
+    if "slurmctld" in living:
+        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+            print("\n" + cluster.command("sinfo"))
     for problem in problems:
         print(f"problem: {problem}")
     return 1 if problems else 0
