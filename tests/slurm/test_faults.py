@@ -19,7 +19,7 @@ from tests.conftest import differing_files, tiny, wait_until
 from tests.slurm.cluster import Cluster
 from vwm.training.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 PROFILE = {
     "where": "slurm",
@@ -48,7 +48,7 @@ class OneRun:
         (folder / "one.yaml").write_text(yaml.safe_dump({"name": "one", "base": content, "seeds": 1}))
         (folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}))
         launch = subprocess.run(
-            [sys.executable, "-m", "vwm.cli.sweep", "launch", "one.yaml", "--on", "profile.yaml"],
+            [str(Path(sys.executable).with_name("vwm-sweep")), "launch", "one.yaml", "--on", "profile.yaml"],
             cwd=folder,
             env=cluster.environment,
             capture_output=True,
@@ -73,7 +73,9 @@ class OneRun:
     def finish(self) -> None:
         """Return when the run is finished and its job has left the queue."""
         wait_until(self.run.is_finished, 300)
-        wait_until(lambda: not self.cluster.command("squeue", "-h", "--states=all", "-n", self.name, "-t", "PD,R,CG"), 60)
+        wait_until(
+            lambda: not self.cluster.command("squeue", "-h", "--states=all", "-n", self.name, "-t", "PD,R,CG"), 60
+        )
 
     @property
     def name(self) -> str:
@@ -87,8 +89,8 @@ class OneRun:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    one = OneRun(cluster, tmp_path_factory.mktemp("undisturbed") / "one")
+def undisturbed(running_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    one = OneRun(running_cluster, tmp_path_factory.mktemp("undisturbed") / "one")
     one.finish()
     return one.run
 
@@ -108,7 +110,7 @@ def take_all_nodes(cluster: Cluster) -> None:
 
 
 def test_preempted_in_training(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
-    one = OneRun(cluster, tmp_path / "a sweep's \"folder\"")
+    one = OneRun(cluster, tmp_path / 'a sweep\'s "folder"')
     one.wait_for_progress()
     take_all_nodes(cluster)
     one.finish()
