@@ -1,0 +1,238 @@
+"""What status, cancel and logs say and do about real SLURM jobs, which sleep: what trains is tested elsewhere."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.slurm.cluster import ACCOUNT, Cluster
+from tests.sweep_files import SWEEP, write_sweep
+from vwm.sweep import slurm
+from vwm.sweep.cancel import cancel_runs
+from vwm.sweep.find import FoundSweep
+from vwm.sweep.grid import read_sweep
+from vwm.sweep.ledger import Ledger
+from vwm.sweep.logs import read_logs
+from vwm.sweep.plan import ObservedRun
+from vwm.sweep.status import status_view
+from vwm.training.run_folder import RunFolder, RunState, prepare_run_folder
+
+SLEEP = "sleep 300"
+
+
+class Sleepers:
+    """A sweep of four runs that is on SLURM, as the ledger tells, in jobs that sleep."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster = cluster
+        sweep = read_sweep(write_sweep(folder, grid={"model_params.spike_noise_factor": [0.1, 0.2]}, seeds=2))
+        self.found = FoundSweep(sweep, folder / "runs" / "tiny")
+        self.runs = [run.run_id for run in sweep.runs]
+        self.ledger = Ledger(self.found.folder / "ledger.jsonl")
+        (self.found.folder / "jobs").mkdir(parents=True)
+        (self.found.folder / "sweep.yaml").write_text((folder / "tiny.yaml").read_text())
+        for run in sweep.runs:
+            prepare_run_folder(self.found.folder / run.run_id, run.configuration)
+
+    def submit(self, name: str, elements: Sequence[Sequence[str]], *options: str, script: str = SLEEP) -> str:
+        """Submit an array as launch does, with a line in the ledger before and after."""
+        self.ledger.intends(name, elements, {"by": "hand"})
+        log = f"--output={self.found.folder}/jobs/%A_%a_0_log.out"
+        words = ["sbatch", "--parsable", f"--job-name={name}", f"--array=0-{len(elements) - 1}", "--requeue", *options]
+        array_id = self.cluster.command(*words, "--open-mode=append", log, f"--wrap={script}")
+        self.ledger.submitted(name, array_id)
+        return array_id
+
+    def now(self, index: int = 0) -> ObservedRun:
+        return self.found.plan().runs[index]
+
+    def wait_for_state(self, *states: str) -> None:
+        """Wait until the first runs are in these states."""
+        wait_until(lambda: [run.state for run in self.found.plan().runs][: len(states)] == list(states), 30)
+
+    def wait_for_note(self, note: str, index: int = 0) -> None:
+        wait_until(lambda: self.now(index).note == note, 30)
+
+    def leave(self, index: int, state: RunState) -> RunFolder:
+        files = RunFolder(self.found.folder / self.runs[index])
+        files.write_state(state)
+        return files
+
+    def shown(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(status_view("tiny", self.found.sweep.axes, self.found.plan()))
+        console.file.close()
+        return console.export_text()
+
+
+@pytest.fixture
+def sleepers(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sleepers:
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    return Sleepers(cluster, tmp_path)
+
+
+def fill(cluster: Cluster) -> str:
+    """Occupy all nodes; gives the id of the job that does."""
+    return cluster.command("sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", f"--wrap={SLEEP}")
+
+
+def test_why_a_run_waits_is_told_in_words(sleepers: Sleepers) -> None:
+    filler = fill(sleepers.cluster)
+    each = [[run] for run in sleepers.runs]
+    sleepers.submit("resources", each[:1])
+    sleepers.wait_for_note("no free node")
+    sleepers.submit("priority", each[1:2], "--nice=100")
+    sleepers.submit("held", each[2:3], "--hold")
+    sleepers.submit("after", each[3:], f"--dependency=afterany:{filler}")
+    sleepers.wait_for_note("higher priority jobs first", 1)
+    sleepers.wait_for_note("held", 2)
+    sleepers.wait_for_note("begins after another array", 3)
+    assert [run.state for run in sleepers.found.plan().runs] == ["waiting"] * 4
+    text = sleepers.shown()
+    assert "waiting: no free node" in text
+    assert "waiting: 1 no free node · 1 higher priority jobs first · 1 held · 1 begins after another array" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "note"),
+    [
+        (["--begin=now+1hour"], {}, "node down or requeue delay"),
+        (["--array=0-3%1"], {}, "others of this array first"),
+        ([], {"MaxJobs": 1}, "limit of your association"),
+        (["--qos=narrow"], {}, "limit of your QOS"),
+    ],
+)
+def test_limits_and_delays_are_told_in_words(
+    sleepers: Sleepers, options: list[str], limits: dict[str, int], note: str
+) -> None:
+    cluster = sleepers.cluster
+    user = ["where", "user=root", f"account={ACCOUNT}"]
+    cluster.set_limits(**(limits or {"MaxJobs": -1}))
+    if "--qos=narrow" in options:
+        if not cluster.command("sacctmgr", "--noheader", "show", "qos", "narrow"):
+            cluster.command("sacctmgr", "--immediate", "add", "qos", "narrow", "MaxJobsPerUser=1")
+        cluster.command("sacctmgr", "--immediate", "modify", "user", *user, "set", "qos+=narrow")
+    try:
+        sleepers.submit("limited", [[run] for run in sleepers.runs], *options)
+        sleepers.wait_for_note(note, 3)
+        assert sleepers.now(3).state == "waiting"
+    finally:
+        cluster.command("scancel", "--user=root")
+        cluster.set_limits(MaxJobs=-1)
+
+
+def test_a_run_is_followed_from_node_to_node_over_its_attempts(sleepers: Sleepers) -> None:
+    array = sleepers.submit("wanders", [sleepers.runs], script="echo hello from $SLURM_RESTART_COUNT; sleep 300")
+    sleepers.wait_for_state(*["running"] * 4)
+    assert "starting on node1" in sleepers.shown()
+    sleepers.leave(0, RunState("training", 20, 60, 1, iterations_per_second=2.0))
+    sleepers.leave(1, RunState("failed", 20, 60, 1, reason="nan", detail="not finite"))
+    text = sleepers.shown()
+    assert "running on node1" in text
+    assert sleepers.now(1).state == "failed"  # though the others of its pack go on
+
+    slurm.requeue(f"{array}_0")
+    sleepers.wait_for_note("node down or requeue delay")
+    assert sleepers.now(1).state == "waiting"
+    sleepers.wait_for_state(*["running"] * 4)  # What state.json says is of the attempt before.
+    assert "starting on node1 (attempt 2)" in sleepers.shown()
+    sleepers.leave(0, RunState("training", 25, 60, 2, iterations_per_second=2.0))
+    assert "running on node1 (attempt 2)" in sleepers.shown()
+    output = "".join(read_logs(sleepers.found.folder / sleepers.runs[0], follow=False))
+    assert [line for line in output.splitlines() if "hello" in line] == ["hello from", "hello from 1"]
+
+
+@pytest.mark.parametrize(("script", "word", "code"), [("true", "COMPLETED", ""), ("exit 3", "FAILED", "3:0")])
+def test_a_job_that_ended_without_a_result_is_told(sleepers: Sleepers, script: str, word: str, code: str) -> None:
+    array = sleepers.submit("ends", [[run] for run in sleepers.runs], script=script)
+    finished = sleepers.leave(0, RunState("finished", 60, 60, 1))
+    finished.result.write_text("{}")
+    sleepers.leave(1, RunState("training", 20, 60, 1))
+    wait_until(lambda: f"({word}" in sleepers.now(1).note, 30)
+    plan = sleepers.found.plan()
+    assert [run.state for run in plan.runs] == ["finished", "interrupted", "new", "new"]
+    assert plan.runs[1].note.startswith(f"job {array}_1 ended ({word}")
+    assert code in plan.runs[1].note
+    assert "result missing" in plan.runs[1].note
+    assert not plan.runs[0].note
+
+
+def test_elements_that_were_cancelled_before_they_began_are_known(sleepers: Sleepers) -> None:
+    array = sleepers.submit("early", [[run] for run in sleepers.runs], "--hold")
+    sleepers.wait_for_state(*["waiting"] * 4)
+    sleepers.cluster.command("scancel", array)
+    wait_until(lambda: "(CANCELLED)" in sleepers.now(3).note, 30)
+    assert {run.state for run in sleepers.found.plan().runs} == {"new"}
+
+
+def test_a_job_of_the_same_id_and_another_name_is_not_ours(sleepers: Sleepers) -> None:
+    other = sleepers.cluster.command("sbatch", "--parsable", "--array=0-3", "--output=/dev/null", f"--wrap={SLEEP}")
+    sleepers.ledger.intends("of-last-year", [[run] for run in sleepers.runs], {"by": "hand"})
+    sleepers.ledger.submitted("of-last-year", other)
+    assert sleepers.now().state == "new"
+    wait_until(
+        lambda: sleepers.now().note == f"job {other}_0 is known neither to squeue nor to sacct, result missing", 30
+    )
+    report = cancel_runs(sleepers.found.folder, sleepers.found.plan().runs, sleepers.found.plan().runs)
+    assert report.lines == ("Nothing is running.",)
+    assert len([entry for entry in slurm.queue() if entry.array_id == other]) == 4
+
+
+def test_a_run_without_a_noted_job_is_found_by_the_name_of_the_job(sleepers: Sleepers) -> None:
+    sleepers.ledger.intends("doubtful", [[sleepers.runs[0]]], {"by": "hand"})
+    assert "the next launch finds out" in sleepers.now().note
+    words = ["sbatch", "--parsable", "--array=0", "--job-name=doubtful", "--output=/dev/null", f"--wrap={SLEEP}"]
+    array = sleepers.cluster.command(*words)
+    sleepers.wait_for_state("running")
+    assert slurm.find_by_name("doubtful", time.time()) == array
+    sleepers.cluster.command("scancel", array)
+    wait_until(lambda: not slurm.queue(["doubtful"]), 30)
+    wait_until(lambda: slurm.find_by_name("doubtful", time.time()) == array, 30)  # from the accounting
+
+
+def test_without_accounting_and_without_a_controller(sleepers: Sleepers, tmp_path: Path) -> None:
+    done = sleepers.submit("done", [[sleepers.runs[0]], [sleepers.runs[1]]], script="true")
+    sleepers.submit("sleeps", [[sleepers.runs[2]], [sleepers.runs[3]]])
+    sleepers.leave(0, RunState("finished", 60, 60, 1)).result.write_text("{}")
+    wait_until(lambda: "COMPLETED" in sleepers.now(1).note, 30)
+
+    sleepers.cluster.stop_accounting()
+    plan = sleepers.found.plan()
+    assert [run.state for run in plan.runs] == ["finished", "new", "running", "running"]
+    assert plan.runs[1].note.startswith(f"job {done}_1 ended, result missing; there is no accounting")
+
+    sleepers.cluster.stop_controller()
+    command = [sys.executable, *SWEEP, "status", "tiny"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert shown.returncode == 3, shown.stderr
+    assert "1 finished · 3 unreachable" in " ".join(shown.stdout.split())
+    assert "Unable to contact slurm controller" in " ".join(shown.stdout.split())
+    facts = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=False).stdout)
+    assert "Unable to contact" in facts["scheduler_unreachable"]
+
+
+def test_cancel_takes_whole_jobs_and_asks_single_members_of_a_pack(sleepers: Sleepers) -> None:
+    other = sleepers.cluster.command("sbatch", "--parsable", "--output=/dev/null", f"--wrap={SLEEP}")
+    array = sleepers.submit("packs", [sleepers.runs[:2], [sleepers.runs[2]], [sleepers.runs[3]]], "--array=0-2%2")
+    sleepers.wait_for_state("running", "running", "running", "waiting")
+
+    def cancel(*indices: int) -> str:
+        everything = sleepers.found.plan().runs
+        return "\n".join(cancel_runs(sleepers.found.folder, [everything[index] for index in indices], everything).lines)
+
+    assert cancel(0) == "1 run asked to save and stop."
+    stop: Callable[[int], Path] = lambda index: RunFolder(sleepers.found.folder / sleepers.runs[index]).stop  # noqa: E731
+    assert stop(0).read_text() == "stop requested"
+    assert not stop(1).exists()
+    assert cancel(3) == f"1 SLURM job cancelled: {array}_2."
+    wait_until(lambda: {entry.target for entry in slurm.queue(["packs"])} == {f"{array}_0", f"{array}_1"}, 30)
+    assert f"2 SLURM jobs cancelled: {array}_0, {array}_1." in cancel(0, 1, 2, 3)
+    wait_until(lambda: [entry.target for entry in slurm.queue()] == [other], 30)
