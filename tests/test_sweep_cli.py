@@ -210,3 +210,43 @@ def test_help_tells_what_every_command_does(command: Command) -> None:
     assert code == 0
     for name in ("plan", "launch", "status", "retry", "cancel", "logs", "debug", "collect"):
         assert name in out
+
+
+def test_a_damaged_state_is_shown_as_such_and_stops_nothing(command: Command, sweep: Sweep) -> None:
+    leave(sweep, 0, "stopped")
+    for index, text in ((1, "{"), (2, "[1]"), (3, '{"phase": "training"}')):
+        leave(sweep, index, "stopped").state.write_text(text)
+    for name in ("plan", "status"):
+        code, out, _ = command(name, "tiny")
+        assert code == 0
+        assert "3 damaged" in out
+    code, out, _ = command("status", "tiny")
+    assert " ".join(out.split()).count("delete it to go on") == 3
+
+
+def test_runs_are_shown_by_state_and_setting(command: Command, sweep: Sweep) -> None:
+    leave(sweep, 0, "stopped")
+    _, out, _ = command("status", "tiny", "--state", "new,stopped", "--setting", "spike_noise_factor=0.1")
+    assert [run.run_id in out for run in sweep.runs] == [True, True, False, False]
+    _, out, _ = command("status", "tiny", "--setting", "seed=1")
+    assert [run.run_id in out for run in sweep.runs] == [False, True, False, True]
+    for wrong in (("--state", "runing"), ("--setting", "spike_noise=0.1"), ("--setting", "seed")):
+        code, out, message = command("status", "tiny", *wrong)
+        assert (code, out) == (2, "")
+        assert "expected" in message
+    assert "did you mean 'running'?" in command("status", "tiny", "--state", "runing")[2]
+
+
+def test_archive_refuses_a_sweep_that_is_at_work_and_comes_back(command: Command, sweep: Sweep) -> None:
+    done, running = leave(sweep, 0, "finished"), leave(sweep, 1, "training")
+    done.result.write_text("{}")
+    with locked(running.lock):
+        code, _, message = command("archive", "tiny")
+    assert code == 2
+    assert f"{running.path.name} is running" in message
+    assert command("archive", "tiny")[:2] == (0, "1 run in runs/tiny/archive.zip; 3 not finished and left.\n")
+    assert not done.path.exists()
+    assert "1 finished" in command("status", "tiny")[1]
+    assert command("logs", done.path.name)[0] == 0
+    assert command("archive", "tiny", "--unpack")[:2] == (0, "1 run unpacked.\n")
+    assert done.result.exists()
