@@ -20,8 +20,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def commands(page: Path) -> list[str]:
     """The lines of the page's shell blocks."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    assert {language for language, _ in blocks} <= {"sh", ""}, "a block that no test reads"
+    blocks = re.findall(r"^```([\w ]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    # What needs a cluster is marked "sh slurm".
+    assert {language for language, _ in blocks} <= {"sh", "sh slurm", ""}, "a block that no test reads"
     return [line for language, block in blocks if language == "sh" for line in block.splitlines() if line.strip()]
 
 
