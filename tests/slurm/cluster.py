@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.slurm.install import CannotRunHere, install_missing, search_path
 from tests.slurm.processes import Failed, Process, members, namespace_of_children, process_namespace, start, wait_for
-from tests.slurm.settings import GPUS_PER_NODE, NODES, write, write_settings
+from tests.slurm.settings import GPUS_PER_NODE, NODES, settings_are_current, write, write_settings
 
 ACCOUNT = "vwm"
 
@@ -54,6 +54,8 @@ class Cluster:
     def up(cls, folder: Path | None = None) -> "Cluster":
         """A healthy cluster: the one that runs, its missing parts started again, or else a fresh one.
 
+        A cluster with settings of an older version of this folder is replaced by a fresh one.
+
         Raises:
             CannotRunHere: this machine cannot hold a cluster.
             Failed: it could, but something did not start; nothing is left running then.
@@ -62,7 +64,7 @@ class Cluster:
         cluster._refuse_impossible()
         install_missing()
         with cluster._locked():
-            if cluster.living():
+            if cluster.living() and settings_are_current(cluster.folder):
                 with contextlib.suppress(Failed):
                     cluster._start_missing()
                     return cluster
@@ -95,7 +97,7 @@ class Cluster:
             missing.append("the accounting does not answer")
         try:
             states = self.node_states()
-        except (Failed, subprocess.TimeoutExpired):
+        except Failed:
             return [*missing, "slurmctld does not answer"]
         usable = ("idle", "mixed", "allocated", "completing")
         return missing + [f"{name} is {states[name]}" for name in NODES if states[name] not in usable]
@@ -114,10 +116,15 @@ class Cluster:
         """Run one of SLURM's commands and give back what it prints.
 
         Raises:
-            Failed: it ended with an error; the message holds what it said.
+            Failed: it ended with an error, whose words the message holds, or not within ``timeout`` seconds.
         """
         words = [str(argument) for argument in arguments]
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False)
+        try:
+            done = subprocess.run(
+                words, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{' '.join(words)}: no answer within {timeout:.0f} s") from None
         if done.returncode != 0:
             raise Failed(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout.strip()
@@ -297,7 +304,7 @@ class Cluster:
     # ---- Waiting and stopping -------------------------------------------------------------------------------------
 
     def _accounting_answers(self) -> bool:
-        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+        with contextlib.suppress(Failed):
             self.command("sacctmgr", "--noheader", "show", "cluster", timeout=10)
             return True
         return False
@@ -373,7 +380,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CannotRunHere as reason:
         print(f"no SLURM cluster here: {reason}", file=sys.stderr)
         return 3
-    except Failed as reason:
+    except (Failed, PermissionError) as reason:
         print(f"failed: {reason}", file=sys.stderr)
         return 1
 
@@ -387,7 +394,7 @@ def _print_status(cluster: Cluster) -> int:
         print(f"{name:<10} {f'process {living[name].pid}' if name in living else 'does not run'}")
     problems = cluster.problems()
     if "slurmctld" in living:
-        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+        with contextlib.suppress(Failed):
             print("\n" + cluster.command("sinfo"))
     for problem in problems:
         print(f"problem: {problem}")

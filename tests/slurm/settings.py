@@ -1,5 +1,6 @@
 """The cluster's settings: the files of etc/, filled in for one folder and for ports that are free now."""
 
+import hashlib
 import os
 import random
 import secrets
@@ -35,6 +36,13 @@ def write_settings(folder: Path) -> None:
         text = string.Template(template.read_text()).substitute(values)
         write(folder / "etc" / template.name, text.encode(), MODES.get(template.name, 0o644))
     write(folder / "etc" / "munge.key", secrets.token_bytes(128), 0o400)
+    write(folder / "etc" / "origin", _origin().encode(), 0o644)
+
+
+def settings_are_current(folder: Path) -> bool:
+    """Whether the settings in ``folder`` were written from the templates and names as they are now."""
+    origin = folder / "etc" / "origin"
+    return origin.exists() and origin.read_text() == _origin()
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
@@ -44,6 +52,13 @@ def write(path: Path, content: bytes, mode: int) -> None:
     with os.fdopen(descriptor, "wb") as handle:
         handle.write(content)
     temporary.replace(path)
+
+
+def _origin() -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for template in sorted(TEMPLATES.iterdir()):
+        digest.update(template.read_bytes())
+    return digest.hexdigest()
 
 
 def _free_ports(number: int) -> list[int]:
