@@ -233,5 +233,6 @@ def test_every_sweep_file_of_the_project_expands(file: Path) -> None:
     sweep = read_sweep(file)
     assert sweep.name == file.stem
     assert len(sweep.runs) > 1
-    assert sweep.profile is not None
-    assert sweep.profile.is_file()
+    # One that is for a single machine says so; the others go to SLURM where there is one.
+    assert (sweep.profile is not None) == (file.stem == "quick")
+    assert sweep.profile is None or sweep.profile.is_file()
