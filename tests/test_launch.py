@@ -257,6 +257,30 @@ def test_one_failed_run_stops_no_other_and_retry_goes_on_from_its_checkpoint(pla
     assert states(sweep, place) == ["finished", "finished"]
 
 
+def test_the_same_error_in_three_runs_stops_the_sweep_until_it_is_mended(place: Path) -> None:
+    file = write_sweep(place, grid={NOISE: [0.1, 0.2, 0.3, 0.4, 0.5]})
+    sweep = read_sweep(file)
+    runs = runs_of(sweep, place)
+    for folder, run in zip(runs, sweep.runs, strict=True):
+        folder.path.mkdir(parents=True)
+        folder.config.write_text(run.configuration.to_yaml())
+        folder.checkpoint.write_bytes(b"this is no checkpoint")
+
+    launch = vwm_sweep("launch", file.name, "--on", profile(place, jobs_at_a_time=1), cwd=place)
+    assert launch.returncode == 1
+    assert states(sweep, place) == ["failed", "failed", "failed", "new", "new"]
+    assert "failed with the same error, so no more are started" in launch.stdout
+
+    for folder in runs:
+        folder.checkpoint.unlink()
+    refused = vwm_sweep("launch", file.name, cwd=place)
+    assert refused.returncode == 1
+    assert "vwm-sweep retry" in refused.stdout
+    assert vwm_sweep("retry", file.name, cwd=place).returncode == 1  # Two runs of the sweep are still new.
+    assert vwm_sweep("launch", file.name, cwd=place).returncode == 0
+    assert states(sweep, place) == ["finished"] * 5
+
+
 def test_cancel_stops_what_runs_and_keeps_a_launch_from_starting_more(place: Path) -> None:
     file = write_sweep(place, set=LONG, grid={NOISE: [0.1, 0.2, 0.3]})
     sweep = read_sweep(file)

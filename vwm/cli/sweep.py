@@ -92,7 +92,10 @@ def retry(
 ) -> None:
     """Start failed runs again, from their last good checkpoint."""
     from vwm.errors import UserError
+    from vwm.sweep.breaker import forgive
     from vwm.sweep.find import find_runs, find_sweep
+    from vwm.sweep.plan import STARTABLE
+    from vwm.training.run_folder import RunFolder
 
     if sum(map(bool, (run, failed, oom))) > 1:
         raise UserError("retry takes ids of runs, --failed or --oom; more than one of them was given.")
@@ -107,7 +110,9 @@ def retry(
     if not chosen:
         print("No run has run out of memory." if oom else "No run has failed.")
         return
-    sys.exit(_launch(sweep, found, runs, on, ("failed",), [observed.run_id for observed in chosen]))
+    for observed in chosen:
+        forgive(RunFolder(found.folder / observed.run_id))
+    sys.exit(_launch(sweep, found, runs, on, (*STARTABLE, "failed"), [observed.run_id for observed in chosen]))
 
 
 @app.command()
@@ -295,10 +300,15 @@ def _launch(
     prune: bool = False,
 ) -> int:
     """Launch where the profile says, and say how to go on."""
+    from vwm.sweep.breaker import advice, repeated_error
     from vwm.sweep.profile import choose_profile
     from vwm.sweep.status import heading
 
     console = _console()
+    error = repeated_error(found.folder)
+    if error is not None:
+        console.print(advice(error), style="red", markup=False, soft_wrap=True)
+        return 1
     profile, origin = choose_profile(on, found.sweep.profile)
     console.print(f"Profile: {origin}.", markup=False, soft_wrap=True)
     if profile.where == "slurm":

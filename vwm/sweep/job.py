@@ -19,7 +19,6 @@ from typing import Protocol
 
 from vwm.config import load_configuration
 from vwm.files import Locked, locked
-from vwm.sweep.breaker import repeated_error
 from vwm.sweep.claim import claimed
 from vwm.training.run_folder import Reason, RunFolder, RunState
 
@@ -66,10 +65,7 @@ def run_job(runs: Sequence[RunFolder], processes: int, requests: Requests) -> in
     """Train what can be trained here; 0 when every run is finished or was stopped on request, otherwise 1."""
     with ExitStack() as claims:
         mine = [run for run in runs if claim(run, claims)]
-        error = repeated_error(runs[0].path.parent) if mine else None
-        if error is not None:
-            say(f"several runs of this sweep failed with the same error, so no more are started: {error}")
-        elif mine:
+        if mine:
             train(mine, [*ALONE, f"--nproc_per_node={processes}"], requests)
     states = [run.read_state() for run in runs]
     return 0 if all(state is not None and state.phase in ("finished", "stopped") for state in states) else 1

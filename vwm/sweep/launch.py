@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from vwm.sweep.breaker import advice, repeated_error
 from vwm.sweep.grid import Sweep
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.plan import ObservedRun, Plan, State, jobs_to_start, make_plan, observe
@@ -48,6 +49,7 @@ class Launch:
         self.profile = profile
         self.console = console
         self.ledger = Ledger(self.folder / "ledger.jsonl")
+        self._repeated_error: str | None = None  # with which so many runs failed that no more are started
         self.stops = 0  # how often somebody asked for an end
         self._observed: dict[str, ObservedRun] = {}
         self._left: tuple[ObservedRun, ...] = ()
@@ -72,7 +74,7 @@ class Launch:
         self._read_up_to = self.ledger.size()
         with self._signals(), self._display() as show:
             while self._active or (waiting and not self.stops):
-                waiting = self._without_cancelled(waiting)
+                waiting = self._without_cancelled(waiting) if self._repeated_error is None else []
                 while waiting and not self.stops and len(self._active) < self.profile.concurrency:
                     self._start(waiting.pop(0), states)
                 self._look()
@@ -140,6 +142,10 @@ class Launch:
                 continue
             self._active.remove(job)
             self.ledger.ended(job.name, exit_code)
+            if exit_code and self._repeated_error is None:
+                self._repeated_error = repeated_error(self.folder)
+                if self._repeated_error is not None:
+                    self._print(Text(advice(self._repeated_error), "red"))
             for observed in job.runs:
                 self._say_how_it_ended(self._observe(observed), job)
 

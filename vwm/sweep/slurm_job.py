@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from vwm.sweep.breaker import repeated_error
+from vwm.sweep.breaker import advice, repeated_error
 from vwm.sweep.job import ALONE, claim, run_torchrun, say, train
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.slurm import SchedulerUnreachable, exclude, requeue
@@ -94,7 +94,7 @@ class TrainOnNodes:
                 return 1
             error = repeated_error(runs[0].path.parent) if mine else None
             if error is not None:
-                say(f"several runs of this sweep failed with the same error, so no more are started: {error}")
+                say(advice(error))
                 return 1
             if mine:
                 train(mine, torchrun, requests)

@@ -89,7 +89,7 @@ def prepare_run_folder(path: Path, configuration: Configuration) -> RunFolder:
         if present.run_id != configuration.run_id:
             raise UserError(
                 f"{path}: this folder holds run {present.run_id}, and the configuration given is run "
-                f"{configuration.run_id}. Choose another folder with --out, or train what is there with: vwm train {path}"
+                f"{configuration.run_id}. Choose another folder with --out, or train what is there: vwm train {path}"
             )
         return folder
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
