@@ -155,8 +155,9 @@ def test_one_worker_killed(cluster: Cluster, undisturbed: RunFolder, tmp_path: P
     one.wait_for_progress()
     victims = [
         process
-        for process in psutil.process_iter()
-        if process.cmdline()[-1:] == [str(one.run.path)] and process.environ().get("RANK") == rank
+        for process in psutil.process_iter(["cmdline", "environ"])  # None for one that has just ended
+        if (process.info["cmdline"] or [])[-1:] == [str(one.run.path)]
+        and (process.info["environ"] or {}).get("RANK") == rank
     ]
     assert len(victims) == 1
     os.kill(victims[0].pid, signal.SIGKILL)
@@ -165,10 +166,10 @@ def test_one_worker_killed(cluster: Cluster, undisturbed: RunFolder, tmp_path: P
 
 
 def test_time_limit_of_one_minute(cluster: Cluster, tmp_path: Path):
-    iterations = 4 * ITERATIONS
+    iterations = 3 * ITERATIONS
     whole = OneRun(cluster, tmp_path / "undisturbed", iterations, partition="main")
     whole.finish()
-    one = OneRun(cluster, tmp_path / "one", iterations, timeout_min=1)
+    one = OneRun(cluster, tmp_path / "one", iterations, timeout_min=1, signal_delay_s=5)
     one.finish()
     assert_exact(one, whole.run)
     assert "TIMEOUT" not in one.ends()

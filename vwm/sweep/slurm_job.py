@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from submitit import JobEnvironment
+
 from vwm.sweep.breaker import advice, repeated_error
 from vwm.sweep.job import ALONE, claim, run_torchrun, say, train
 from vwm.sweep.ledger import Ledger
@@ -76,7 +78,7 @@ class TrainOnNodes:
         else:
             unfinished = [run for run in runs if not run.is_finished()]
             exit_code = run_torchrun(unfinished, torchrun, requests, may_ask=False) if unfinished else 0
-        if requests.reason() is not None:
+        if requests.reason() is not None and _are_to_go_on(runs):
             _wait_for_the_end()
         sys.exit(1 if exit_code else 0)
 
@@ -87,11 +89,14 @@ class TrainOnNodes:
             mine = [run for run in runs if not run.is_finished() and _claim_patiently(run, claims, requests)]
             if len(mine) < sum(not run.is_finished() for run in runs):
                 return 1
-            if restarts:
+            if restarts and mine:
                 _note_lost_nodes(mine)
             if restarts > self.max_requeues:
                 _give_up(mine, restarts)
                 return 1
+            bad_node = _bad_node(mine) if restarts and mine else None
+            if bad_node is not None:
+                _move_off(bad_node)
             error = repeated_error(runs[0].path.parent) if mine else None
             if error is not None:
                 say(advice(error))
@@ -110,6 +115,12 @@ class TrainOnNodes:
         return 1 if any(state.phase == "failed" for state in states) or to_go_on else 0
 
 
+def _are_to_go_on(runs: Sequence[RunFolder]) -> bool:
+    """Whether a later attempt has something to do."""
+    unfinished = [run.read_state() for run in runs if not run.is_finished()]
+    return any(state is None or state.phase != "failed" for state in unfinished)
+
+
 def _environment_number(name: str, default: int) -> int:
     return int(os.environ.get(name) or default)
 
@@ -120,8 +131,6 @@ def _torchrun_arguments(processes_per_node: int) -> list[str]:
     here = [f"--nproc_per_node={processes_per_node}"]
     if nodes == 1:
         return [*ALONE, *here]
-    from submitit import JobEnvironment
-
     job = int(os.environ["SLURM_JOB_ID"])
     # An element of an array has an id of its own, so jobs that share a node have ids, and with them ports, that differ.
     # The range lies below the ports that outgoing connections are given.
@@ -146,7 +155,7 @@ def _claim_patiently(run: RunFolder, claims: ExitStack, requests: SlurmRequests)
 
 
 def _note_lost_nodes(runs: Sequence[RunFolder]) -> None:
-    """Write down where an attempt ended without a word, and keep this job off nodes that lost several.
+    """Write down where an attempt ended without a word.
 
     A run that still says it is in training when its job starts again was not asked to stop: its node, or everything
     on it, was killed.
@@ -158,17 +167,40 @@ def _note_lost_nodes(runs: Sequence[RunFolder]) -> None:
         state = run.read_state()
         if state is not None and state.phase in ("training", "evaluating"):
             run.write_state(replace(state, phase="interrupted", reason="node lost", detail=f"{state.host} was lost"))
-    ledger = Ledger(runs[0].path.parent / "ledger.jsonl")
+    ledger = _ledger(runs)
     for node in sorted(lost):
         say(f"the attempt before was lost on {node}.")
         ledger.lost(node)
-    bad = sorted(node for node, losses in ledger.losses().items() if losses >= _LOSSES_BEFORE_EXCLUSION)
-    if bad:
-        try:
-            exclude(os.environ["SLURM_JOB_ID"], ",".join(bad))
-            say(f"from the next start on this job is kept off {', '.join(bad)}.")
-        except SchedulerUnreachable as error:
-            say(f"this job could not be kept off {', '.join(bad)}: {error}")
+
+
+def _bad_node(runs: Sequence[RunFolder]) -> str | None:
+    """A node of this job that loses more attempts than all others together, if there is one.
+
+    Where every node loses some, the cause is elsewhere, and keeping off them would leave no node at all.
+    """
+    losses = _ledger(runs).losses()
+    for node, count in losses.most_common(1):
+        if count >= _LOSSES_BEFORE_EXCLUSION and count > losses.total() / 2 and node in JobEnvironment().hostnames:
+            return node
+    return None
+
+
+def _move_off(node: str) -> None:
+    """Go back to the queue and keep off a node; does not return where SLURM agrees."""
+    say(f"{node} has lost several attempts of this sweep: the job goes back to the queue and keeps off it.")
+    job = os.environ["SLURM_JOB_ID"]
+    try:
+        requeue(job)
+        # A running job cannot be kept off a node, a waiting one can, and this process has some seconds left.
+        exclude(job, node)
+    except SchedulerUnreachable as error:
+        say(f"SLURM did not do so: {error}")
+    else:
+        _wait_for_the_end()
+
+
+def _ledger(runs: Sequence[RunFolder]) -> Ledger:
+    return Ledger(runs[0].path.parent / "ledger.jsonl")
 
 
 def _give_up(runs: Sequence[RunFolder], restarts: int) -> None:
