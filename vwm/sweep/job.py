@@ -76,7 +76,7 @@ def train(runs: Sequence[RunFolder], torchrun: Sequence[str], requests: Requests
     before = {run: run.read_state() for run in runs}
     exit_code = run_torchrun(runs, torchrun, requests, may_ask=True)
     for run in runs:
-        _settle(run, before[run], exit_code)
+        _settle(run, before[run], exit_code, asked=requests.reason() is not None)
 
 
 def claim(run: RunFolder, claims: ExitStack) -> bool:
@@ -146,8 +146,12 @@ def _start_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str]) -> "sub
         signal.signal(signal.SIGUSR2, noted)
 
 
-def _settle(run: RunFolder, before: RunState | None, exit_code: int) -> None:
-    """After torchrun has ended: no stale request to stop, and no run whose state does not say that it is over."""
+def _settle(run: RunFolder, before: RunState | None, exit_code: int, asked: bool) -> None:
+    """After torchrun has ended: no stale request to stop, and no run whose state does not say that it is over.
+
+    A scheduler's signal goes to every process of a job. Workers that it met before they could note it have died without
+    a word, so that where the job was asked to stop their exit says nothing about the run.
+    """
     try:
         with locked(run.lock):
             run.stop.unlink(missing_ok=True)
@@ -158,7 +162,7 @@ def _settle(run: RunFolder, before: RunState | None, exit_code: int) -> None:
                 how = f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
                 detail = f"its process ended early ({how})"
                 run.write_state(replace(state, phase="interrupted", reason="killed", detail=detail))
-            elif state == before and exit_code > 0:
+            elif state == before and exit_code > 0 and not asked:
                 run.write_state(_refused(run, before, f"refused before training (exit code {exit_code}); see its log"))
     except Locked:
         return  # A process of another job trains the run, and answers for it.
