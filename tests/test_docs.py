@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def commands(page: Path) -> list[str]:
-    """The lines of the page's shell blocks."""
+def commands(page: Path, kind: str = "sh") -> list[str]:
+    """The lines of the page's shell blocks of one kind."""
     blocks = re.findall(r"^```([\w ]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     # What needs a cluster is marked "sh slurm".
     assert {language for language, _ in blocks} <= {"sh", "sh slurm", ""}, "a block that no test reads"
-    return [line for language, block in blocks if language == "sh" for line in block.splitlines() if line.strip()]
+    return [line for language, block in blocks if language == kind for line in block.splitlines() if line.strip()]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import yaml
 
 from tests.conftest import differing_files, environment, tiny, wait_until
 from tests.slurm.cluster import Cluster
+from tests.slurm.processes import Failed
 from vwm.config import load_configuration
 from vwm.sweep.grid import read_sweep
 from vwm.training.run_folder import RunFolder, prepare_run_folder
@@ -61,29 +62,24 @@ class Faults:
 
     def strike(self) -> None:
         self.mend()
-        running = self.cluster.command("squeue", "-h", "-p", "preempt", "-t", "RUNNING", "-o", "%A %N").splitlines()
+        running = self.cluster.command("squeue", "-h", "-p", "preempt", "-t", "RUNNING", "-o", "%i %N").splitlines()
         if not running:
             return
         kind = self.random.choices(list(self.counts), weights=[4, 4, 2])[0]
         job, node = self.random.choice(sorted(running)).split()
-        if kind == "preempt":
-            self.cluster.command(
-                *(
-                    "sbatch",
-                    "--partition=main",
-                    f"--nodelist={node}",
-                    "--exclusive",
-                    "--output=/dev/null",
-                    "--wrap=true",
-                )
-            )
-        elif kind == "requeue":
-            self.cluster.command("scontrol", "requeue", job)
-        elif not self.down:
-            self.cluster.kill_node(node)
-            self.down[node] = time.monotonic() + 12
-        else:
-            return
+        try:
+            if kind == "preempt":
+                where = ("--partition=main", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
+                self.cluster.command("sbatch", *where, "--wrap=true")
+            elif kind == "requeue":
+                self.cluster.command("scontrol", "requeue", job)
+            elif not self.down:
+                self.cluster.kill_node(node)
+                self.down[node] = time.monotonic() + 12
+            else:
+                return
+        except Failed:
+            return  # The job has left, or its node is down: that was no fault.
         self.counts[kind] += 1
 
     def mend(self, now: bool = False) -> None:
