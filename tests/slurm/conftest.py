@@ -14,14 +14,6 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.install import CannotRunHere
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker of pytest-xdist runs all tests with the cluster, so that no other one stands waiting for it."""
-    for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-
-
 @pytest.fixture(scope="session")
 def running_cluster() -> Iterator[Cluster]:
     """The cluster, up; the last session that uses it takes it down, unless it ran before the tests."""
