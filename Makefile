@@ -11,7 +11,7 @@ demo: .venv/installed
 
 # All tests, the slow ones too.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from xdist.scheduler import LoadScopeScheduling
+
 from vwm.config import set_value
 
 TINY: dict[str, dict[str, Any]] = {
@@ -39,6 +41,18 @@ TINY: dict[str, dict[str, Any]] = {
 
 # The files whose bytes are a function of the configuration alone, however a run came to its end.
 EXACT_FILES = ("checkpoint.pt", "history.jsonl", "responses.npz", "result.json")
+
+
+class ClusterInOneWorker(LoadScopeScheduling):
+    """Tests in any order on any worker, but all those with the cluster on one: no other stands waiting for it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "slurm" if nodeid.startswith("tests/slurm/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClusterInOneWorker:
+    """The hook by which pytest-xdist asks how to share out the tests."""
+    return ClusterInOneWorker(config, log)
 
 
 def tiny(**changes: object) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from vwm.config import load_configuration
 from vwm.sweep.grid import read_sweep
 from vwm.training.run_folder import RunFolder, prepare_run_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one worker uses the cluster
+pytestmark = pytest.mark.slow
 
 FAULTS = 50
 SWEEP = {

@@ -18,8 +18,6 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.processes import Failed, Process
 from tests.slurm.settings import NODES
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one worker uses the cluster
-
 SCRIPT = cluster_module.__file__
 
 

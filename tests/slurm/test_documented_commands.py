@@ -16,7 +16,7 @@ from tests.conftest import wait_until
 from tests.slurm.cluster import Cluster
 from tests.test_docs import ROOT, commands
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one worker uses the cluster
+pytestmark = pytest.mark.slow
 
 
 def shrink(path: Path, **values: str) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import differing_files, tiny, wait_until
 from tests.slurm.cluster import Cluster
 from vwm.training.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one worker uses the cluster
+pytestmark = pytest.mark.slow
 
 PROFILE = {
     "where": "slurm",

@@ -22,8 +22,6 @@ from vwm.sweep.plan import ObservedRun
 from vwm.sweep.status import status_view
 from vwm.training.run_folder import RunFolder, RunState, prepare_run_folder
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one worker uses the cluster
-
 SLEEP = "sleep 300"
 
 

@@ -22,7 +22,7 @@ from tests.sweep_files import write_sweep
 from vwm.sweep.grid import Sweep, read_sweep
 from vwm.sweep.ledger import Ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one worker uses the cluster
+pytestmark = pytest.mark.slow
 
 NOISE = "model_params.spike_noise_factor"
 ROOT = Path(__file__).parents[2]
