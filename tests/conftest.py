@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from xdist.scheduler import LoadScopeScheduling
 
 from vwm.config import set_value
