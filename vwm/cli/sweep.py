@@ -238,6 +238,24 @@ def debug(
 
 
 @app.command()
+def drill(
+    on: Annotated[Path, typer.Option("--on", metavar="PROFILE", help="A launch profile with where: slurm.")],
+    runs: Runs = RUNS,
+) -> None:
+    """Show on this cluster that an interrupted run goes on and ends as if nothing had happened.
+
+    A small run with the profile's layout is given notice, requeued, and run into its time limit, and compared with an
+    undisturbed one. Takes about five minutes on an idle cluster; Ctrl-C cancels the jobs. Exit code: 0 all passed, 1
+    something did not, 2 refused, 3 SLURM could not be asked.
+    """
+    from vwm.sweep.drill import Drill
+    from vwm.sweep.profile import choose_profile
+
+    profile, origin = choose_profile(on, None)
+    sys.exit(Drill(profile, origin, runs, _console()).run())
+
+
+@app.command()
 def archive(
     sweep: SweepName,
     runs: Runs = RUNS,
