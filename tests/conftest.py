@@ -98,7 +98,7 @@ def python(*arguments: object, cwd: Path, timeout: float = 300, **extra: str) ->
     )
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
     """Return once the condition holds; fail the test if it does not come true in time."""
     deadline = time.monotonic() + timeout
     while not condition():
