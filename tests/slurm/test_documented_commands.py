@@ -1,7 +1,7 @@
 """The commands that the documentation shows for a cluster, run on one in the order of the page.
 
-The networks of the sweep are made tiny, and the example's run id is replaced by one that is there. The drill, which
-takes minutes, has a test of its own.
+The networks of the sweep are made tiny, and the example's run id is replaced by one that is there. The drill
+takes many minutes and is not run here.
 """
 
 import re

@@ -245,7 +245,7 @@ def drill(
     """Show on this cluster that an interrupted run goes on and ends as if nothing had happened.
 
     A small run with the profile's layout is given notice, requeued, and run into its time limit, and compared with an
-    undisturbed one. Takes about five minutes on an idle cluster; Ctrl-C cancels the jobs. Exit code: 0 all passed, 1
+    undisturbed one. Takes seven minutes or more; Ctrl-C cancels the jobs. Exit code: 0 all passed, 1
     something did not, 2 refused, 3 SLURM could not be asked.
     """
     from vwm.sweep.drill import Drill

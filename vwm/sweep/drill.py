@@ -138,7 +138,7 @@ class Drill:
             if refusal is not None:
                 raise _OverError(f"SLURM refuses a job of this profile: {refusal}", 2)
             self.folder.mkdir(parents=True)
-            self._say(f"The drill takes about five minutes on an idle cluster. Its files: {self.folder}")
+            self._say(f"The drill takes seven minutes or more. Its files: {self.folder}")
             grants = self._drill()
         except _OverError as over:
             self._say(str(over), "red")

@@ -221,8 +221,8 @@ def _requeue(reason: Reason | None) -> None:
         requeue(os.environ["SLURM_JOB_ID"])
     except SchedulerUnreachable as error:
         say(f"SLURM did not requeue this job: {error}. The next vwm-sweep launch goes on with its runs.")
-    else:
-        _wait_for_the_end()
+        sys.exit(1)  # Nothing is left to wait for, and the nodes are free for others.
+    _wait_for_the_end()
 
 
 def _wait_for_the_end() -> None:
