@@ -21,6 +21,12 @@ NOW = time.time()
 RECORD = RunState("training", 150, 600, 1, NOW, "host", 1, 12.5, 0.4321)
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time stands still: in a long test session NOW would be long ago when a test looks."""
+    monkeypatch.setattr(time, "time", lambda: NOW)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     grid = {NOISE: [0.05, 0.15], RATE: [60, 40], "model_params.item_num": [[1], [1, 2, 3]]}
