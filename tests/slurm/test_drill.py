@@ -1,6 +1,5 @@
 """What the drill refuses, what it advises, and how it compares histories; the drill itself takes minutes."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import environment
+from tests.slurm.cluster import Cluster
 from vwm.sweep.drill_report import are_close
 from vwm.sweep.grants import grants
 
@@ -52,8 +52,7 @@ def test_without_sbatch_nothing_is_written(tmp_path: Path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.skipif(shutil.which("sbatch") is None, reason="no SLURM here")
-def test_a_scheduler_that_does_not_answer(tmp_path: Path):
+def test_a_scheduler_that_does_not_answer(running_cluster: Cluster, tmp_path: Path):
     exit_code, said = end(start(tmp_path, PROFILE, environment(SLURM_CONF=str(tmp_path / "none.conf"))), tmp_path)
     assert exit_code == 3, said
     assert "SLURM cannot be asked" in said
