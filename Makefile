@@ -9,9 +9,10 @@ demo: .venv/installed
 	$(BIN)/vwm-sweep launch sweeps/quick.yaml
 	$(BIN)/vwm-sweep collect sweeps/quick.yaml
 
-# All tests, the slow ones too.
+# All tests, the slow ones too, those on the cluster first, which take longest. Three workers keep two cores busy, since
+# much of the time of these is waiting.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

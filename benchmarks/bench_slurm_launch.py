@@ -2,7 +2,7 @@
 
 SLURM's commands are scripts here that answer at once, so that what is measured is this project's and submitit's part.
 
-Usage: python benchmarks/bench_slurm_launch.py [RUNS]
+Usage: python -m benchmarks.bench_slurm_launch [RUNS]
 """
 
 import os
@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import yaml
-from bench_startup import with_bytecode
+
+from benchmarks.bench_startup import with_bytecode
 
 SCRIPTS = {
     "sbatch": """n=$(cat "$STATE/id" 2>/dev/null || echo 0); echo $((n + 1)) > "$STATE/id"

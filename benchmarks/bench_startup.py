@@ -1,6 +1,6 @@
 """How long vwm-sweep takes to start, against an empty app of the same command-line library.
 
-Usage: python benchmarks/bench_startup.py
+Usage: python -m benchmarks.bench_startup
 """
 
 import os

@@ -1,6 +1,6 @@
 """How long vwm-sweep plan and status take for a sweep of 10,000 runs in all states, each with its folder on the disk.
 
-Usage: python benchmarks/bench_ten_thousand_runs.py
+Usage: python -m benchmarks.bench_ten_thousand_runs
 """
 
 import json
@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
-from bench_startup import with_bytecode
 
+from benchmarks.bench_startup import with_bytecode
 from vwm.files import dump_yaml
 from vwm.sweep.grid import read_sweep
 from vwm.training.run_folder import Phase, RunFolder, RunState

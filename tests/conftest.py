@@ -38,20 +38,41 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 
+# Hundreds of processes start in these tests, and each would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A second of start-up for each of the many tiny runs; the tests of tracking ask for it.
+os.environ["WANDB_MODE"] = "disabled"
+
 # The files whose bytes are a function of the configuration alone, however a run came to its end.
 EXACT_FILES = ("checkpoint.pt", "history.jsonl", "responses.npz", "result.json")
 
 
-class ClusterInOneWorker(LoadScopeScheduling):
-    """Tests in any order on any worker, but all those with the cluster on one: no other stands waiting for it."""
+# Each worker has a cluster of its own, on which its tests wait while those of other workers go on.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _folder = os.environ.get("VWM_SLURM_DIR", "/tmp/vwm-slurm")
+    os.environ["VWM_SLURM_DIR"] = f"{_folder}-{os.environ['PYTEST_XDIST_WORKER']}"
+
+
+class FilesInOneWorker(LoadScopeScheduling):
+    """Each file of tests on one worker, which makes its fixtures once, and those with a cluster on few.
+
+    A cluster takes seconds to come up, so that there are two shares of about equal length, and the drill.
+    """
+
+    ONE_SHARE = ("test_chaos.py", "test_tracking.py", "test_status.py", "test_unwilling_cluster.py", "test_analyses.py")
 
     def _split_scope(self, nodeid: str) -> str:
-        return "slurm" if nodeid.startswith("tests/slurm/") else nodeid
+        file = nodeid.partition("::")[0]
+        folder, _, name = file.rpartition("/")
+        if folder != "tests/slurm" or name == "test_drill.py":
+            return file
+        return "slurm, one share" if name in self.ONE_SHARE else "slurm, the other"
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ClusterInOneWorker:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesInOneWorker:
     """The hook by which pytest-xdist asks how to share out the tests."""
-    return ClusterInOneWorker(config, log)
+    return FilesInOneWorker(config, log)
 
 
 def tiny(**changes: object) -> dict[str, Any]:

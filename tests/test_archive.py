@@ -17,6 +17,7 @@ from vwm.errors import UserError
 from vwm.files import locked
 from vwm.sweep.archive import Archive, pack, unpack
 from vwm.sweep.collect import collect
+from vwm.sweep.collect_files import write_tables
 from vwm.sweep.grid import Sweep, read_sweep
 from vwm.sweep.plan import make_plan
 from vwm.training.run_folder import RunFolder, RunState, prepare_run_folder
@@ -89,7 +90,7 @@ def contents(folder: Path, runs: list[str]) -> dict[str, bytes | None]:
 
 
 def tables(sweep: Sweep, folder: Path) -> dict[str, bytes]:
-    collect(sweep, folder)
+    write_tables(collect(sweep, folder), folder / "tables")
     return {path.name: path.read_bytes() for path in (folder / "tables").glob("*.csv")}
 
 

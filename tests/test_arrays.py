@@ -92,8 +92,7 @@ def test_the_script_that_sbatch_gets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         container="apptainer exec --nv /shared/torch.sif",
         sbatch={"reservation": "a course", "exclusive": True},
     )
-    executor = make_executor(place, profile, "grid-1a2b3c4d-1", 3, ["11", "12"], place / "code" / "0123456789abcdef")
-    executor.parameters["map_count"] = 7
+    executor = make_executor(place, profile, "grid-1a2b3c4d-1", 7, 3, ["11", "12"], place / "code" / "0123456789abcdef")
 
     text = executor._make_submission_file_text(executor._submitit_command_str, "unused")
 
@@ -107,7 +106,7 @@ def test_sbatch_is_called_in_time_and_without_variables_that_overrule_the_script
     (tmp_path / "srun").write_text("#!/bin/sh\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    executor = make_executor(tmp_path, SlurmProfile(partition="gpu"), "name", 1, [], tmp_path)
+    executor = make_executor(tmp_path, SlurmProfile(partition="gpu"), "name", 1, 1, [], tmp_path)
     command = executor._make_submission_command(Path("script"))
     assert command[0] == "env"
     assert command[-5:] == ["timeout", "--kill-after=5", "60", "sbatch", "script"]

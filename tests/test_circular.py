@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 import pytest
-from astropy.stats import circmean, circmoment, circvar  # type: ignore[import-untyped]
+from astropy.stats import circmean, circmoment, circvar
 
 from vwm.behaviour import circular
 from vwm.behaviour.circular import FloatArray
@@ -38,8 +38,8 @@ def test_agrees_with_astropy(errors: FloatArray) -> None:
     assert circular.mean_direction(errors) == pytest.approx(float(turns), abs=1e-12)
     assert circular.resultant_length(errors) == pytest.approx(float(length), rel=1e-12)
     # astropy's circvar is the other convention, 1 − R.
-    other = 1 - np.exp(-circular.circular_variance(errors) / 2)
-    assert other == pytest.approx(float(circvar(errors)), rel=1e-9, abs=1e-15)
+    assert circular.one_minus_resultant(errors) == pytest.approx(float(circvar(errors)), rel=1e-9, abs=1e-15)
+    assert circular.circular_variance(errors) == pytest.approx(-2 * np.log1p(-float(circvar(errors))), rel=1e-6)
     mu_2, rho_2 = circmoment(errors, p=2)
     kurtosis = (rho_2 * np.cos(mu_2 - 2 * turns) - length**4) / (1 - length) ** 2
     # With the narrow sample the plain formula has lost all its digits; 30-digit arithmetic tests that one below.
@@ -60,6 +60,7 @@ def test_agrees_with_30_digit_arithmetic(errors: FloatArray) -> None:
     assert circular.mean_direction(errors) == pytest.approx(float(direction), abs=1e-13)
     assert circular.resultant_length(errors) == pytest.approx(float(R), rel=1e-12)
     assert circular.circular_variance(errors) == pytest.approx(float(variance), rel=1e-10)
+    assert circular.one_minus_resultant(errors) == pytest.approx(float(1 - R), rel=1e-10)
     assert circular.circular_sd(errors) == pytest.approx(float(mpmath.sqrt(variance)), rel=1e-10)
     assert circular.circular_kurtosis(errors) == pytest.approx(float(kurtosis), rel=1e-8, abs=1e-8)
 
@@ -110,6 +111,49 @@ def test_equal_errors() -> None:
     assert circular.circular_sd(errors) == pytest.approx(0, abs=1e-15)
     assert circular.resultant_length(errors) == 1
     assert circular.precision(errors) > 1e10
+
+
+@pytest.mark.parametrize("kappa", [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5])
+def test_von_mises_errors_have_the_moments_of_30_digit_arithmetic(kappa: float) -> None:
+    """Errors at equal steps of the von Mises's probability: its variance in both conventions and its kurtosis."""
+    from scipy.stats import vonmises
+
+    grid = np.linspace(-1, 1, 20_001) * min(np.pi, 12 / np.sqrt(kappa))
+    errors = np.interp((np.arange(100_000) + 0.5) / 100_000, vonmises.cdf(grid, kappa), grid)
+    with mpmath.workdps(30):
+        bessel = [mpmath.besseli(order, kappa) for order in range(3)]
+        R, rho_2 = bessel[1] / bessel[0], bessel[2] / bessel[0]
+        variance, kurtosis = -2 * mpmath.log(R), (rho_2 - R**4) / (1 - R) ** 2
+    assert circular.one_minus_resultant(errors) == pytest.approx(float(1 - R), rel=2e-3)
+    assert circular.circular_variance(errors) == pytest.approx(float(variance), rel=2e-3)
+    assert circular.circular_kurtosis(errors) == pytest.approx(float(kurtosis), rel=2e-3, abs=5e-3)
+
+
+@pytest.mark.slow
+def test_the_bootstrap_interval_covers_the_truth() -> None:
+    """The circular variance of a wrapped normal is its σ²."""
+    rng = np.random.default_rng(0)
+    ends = [circular.bootstrap_interval(circular.circular_variance, rng.normal(0, 0.4, 150), i) for i in range(60)]
+    covered = np.mean([low < 0.16 < high for low, high in ends])
+    assert 0.86 <= covered <= 1.0  # 95 % less three standard errors
+    assert all(low < high < 3 * low for low, high in ends)
+
+
+def test_the_bootstrap_draws_trials_not_items() -> None:
+    """Eight items of one trial with the same error are worth one error, not eight."""
+    errors = np.random.default_rng(1).normal(0, 0.4, 60)
+    alone = circular.bootstrap_interval(circular.circular_sd, errors, 0)
+    together = circular.bootstrap_interval(circular.circular_sd, np.repeat(errors[:, None], 8, axis=1), 0)
+    assert together == pytest.approx(alone, rel=1e-6)
+    apart = circular.bootstrap_interval(circular.circular_sd, np.repeat(errors, 8), 0)
+    assert (apart[1] - apart[0]) < 0.5 * (alone[1] - alone[0])
+
+
+def test_the_bootstrap_of_equal_errors_has_no_width_and_one_trial_has_none() -> None:
+    low, high = circular.bootstrap_interval(circular.circular_sd, np.full(10, 0.7), 0)
+    assert low == high == pytest.approx(0, abs=1e-15)
+    with pytest.raises(ValueError, match="two trials"):
+        circular.bootstrap_interval(circular.circular_sd, [0.1], 0)
 
 
 def test_no_errors_is_no_sample() -> None:

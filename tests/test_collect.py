@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,15 +17,23 @@ from rich.console import Console
 from scipy.special import i0e
 
 from tests.conftest import python
+from tests.sweep_files import vwm_sweep, write_sweep
+from vwm.behaviour import human
 from vwm.behaviour.figures import set_size_figure
+from vwm.behaviour.response_files import read_csv
+from vwm.behaviour.tables import measures
 from vwm.errors import UserError
 from vwm.files import locked
-from vwm.sweep.collect import CollectReport, collect, holes_in_words, summary_table
+from vwm.sweep.collect import Collected, collect
+from vwm.sweep.collect_files import write_tables
+from vwm.sweep.collect_view import holes_in_words, ranking_table, summary_table
 from vwm.sweep.grid import Sweep, SweepRun, read_sweep
+from vwm.sweep.people import read_people
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
 
 K = "model_params.spike_noise_factor"
 SET_SIZES = [1, 2, 4]
+TABLES = ("runs", "by_set_size", "people", "ranking")
 
 
 def make_sweep(tmp_path: Path, set_sizes: list[int] = SET_SIZES, **changes: Any) -> Sweep:
@@ -82,11 +91,17 @@ def leave(folder: Path, run: SweepRun, phase: Phase, reason: Reason | None = Non
     run_folder.state.write_text(json.dumps(asdict(state)))
 
 
-def terminal(report: CollectReport, width: int) -> str:
+def terminal(report: Collected, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
     console.print(summary_table(report))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def collect_and_write(sweep: Sweep, folder: Path) -> Collected:
+    collected = collect(sweep, folder)
+    write_tables(collected, folder / "tables")
+    return collected
 
 
 @pytest.fixture
@@ -101,7 +116,7 @@ def test_tables_give_back_what_was_simulated(tmp_path: Path, folder: Path) -> No
     sweep = make_sweep(tmp_path)
     for run in sweep.runs:
         finish(folder, run)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert report.holes == ()
     table = pd.read_csv(folder / "tables" / "by_set_size.csv", keep_default_na=False, na_values=[""])
     assert list(table[K]) == [0.3] * 3 + [0.1] * 3
@@ -123,7 +138,7 @@ def test_aggregated_table_follows_from_the_long_one(tmp_path: Path, folder: Path
     sweep = make_sweep(tmp_path)
     for run in sweep.runs:
         finish(folder, run, trials=200)
-    collect(sweep, folder)
+    collect_and_write(sweep, folder)
     runs = pd.read_csv(folder / "tables" / "runs.csv")
     assert list(runs["run_id"].unique()) == [run.run_id for run in sweep.runs]
     assert len(runs) == len(sweep.runs) * len(SET_SIZES)
@@ -147,7 +162,7 @@ def test_holes_are_named_with_reason_and_command(tmp_path: Path, folder: Path) -
         (folder / run.run_id).mkdir()
         (folder / run.run_id / "config.yaml").write_text(run.configuration.to_yaml())
     RunFolder(folder / runs[7].run_id).state.write_text("{")
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
 
     place = shlex.quote(str(folder))
     assert [(hole.run_id, hole.seed) for hole in report.holes] == [
@@ -183,14 +198,14 @@ def test_a_run_in_training_is_waited_for(tmp_path: Path, folder: Path) -> None:
     leave(folder, sweep.runs[0], "training")
     finish(folder, sweep.runs[1], trials=100)
     with locked(RunFolder(folder / sweep.runs[0].run_id).lock):
-        report = collect(sweep, folder)
+        report = collect_and_write(sweep, folder)
     assert report.holes[0].why == "training, iteration 40 of 100"
     assert report.holes[0].command.startswith("vwm-sweep status ")
 
 
 def test_a_sweep_without_a_finished_run_has_only_holes(tmp_path: Path, folder: Path) -> None:
     sweep = make_sweep(tmp_path)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert len(report.holes) == 6
     table = pd.read_csv(folder / "tables" / "by_set_size.csv")
     assert len(table) == 6
@@ -213,7 +228,7 @@ def test_responses_of_other_set_sizes_are_a_hole(tmp_path: Path, folder: Path) -
         finish(folder, run, trials=100)
         written = finish(tmp_path / "other", stranger, trials=100)
         written.responses.replace(RunFolder(folder / run.run_id).responses)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert len(report.holes) == 2
     assert "set sizes [1, 4]; [1, 2, 4] were expected" in report.holes[0].why
 
@@ -223,7 +238,7 @@ def test_rows_that_share_grid_points_average_over_them_and_say_so(tmp_path: Path
     sweep = make_sweep(tmp_path, grid=grid, seeds=2, table={"rows": "training_params.error_def"})
     for run in sweep.runs:
         finish(folder, run, trials=200)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert report.averaged_axes == (K,)
     assert list(report.by_row["row"].unique()) == ["rad", "l2"]
     assert (report.by_row["n_seeds"] == 4).all()
@@ -237,7 +252,7 @@ def test_set_sizes_may_differ_between_grid_points(tmp_path: Path, folder: Path) 
     sizes = "model_params.item_num"
     sweep = make_sweep(tmp_path, grid={sizes: [[1, 2], [1, 4]]}, seeds=1, table={"rows": sizes})
     finish(folder, sweep.runs[0], trials=100)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert list(report.by_set_size[sizes]) == ["[1, 2]", "[1, 2]", "[1, 4]", "[1, 4]"]
     assert list(report.by_set_size["set_size"]) == [1, 2, 1, 4]
     assert list(report.by_set_size["n_seeds"]) == [1, 1, 0, 0]
@@ -250,23 +265,28 @@ def test_collecting_again_writes_the_same_bytes(tmp_path: Path, folder: Path) ->
         finish(folder, run, trials=100)
 
     def written() -> dict[str, bytes]:
-        collect(sweep, folder)
-        return {path.name: path.read_bytes() for path in (folder / "tables").iterdir()}
+        collect_and_write(sweep, folder)
+        return {path.name: path.read_bytes() for path in (folder / "tables").iterdir() if path.is_file()}
 
     first = written()
-    names = ["by_set_size.csv", "by_set_size.md", "columns.md", "runs.csv", "runs.md", "set_size.pdf", "set_size.png"]
-    assert sorted(first) == names
+    tables = {f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet", "md", "tex")}
+    assert set(first) == {*tables, "table.md", "table.tex", "columns.md", "set_size.pdf", "set_size.png"}
     time.sleep(1.1)  # A time stamp in a PDF counts seconds.
+    assert written() == first
+    shutil.rmtree(folder / "tables")  # what is measured again is what was kept
     assert written() == first
 
 
 def test_every_column_of_the_tables_is_explained(tmp_path: Path, folder: Path) -> None:
     sweep = make_sweep(tmp_path)
     finish(folder, sweep.runs[0], trials=100)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     text = (folder / "tables" / "columns.md").read_text()
-    for column in [*report.runs.columns, *report.by_set_size.columns]:
-        assert f"| `{column}` " in text
+    for table in (report.runs, report.by_set_size, report.comparison, report.ranking):
+        for column in table.columns:
+            assert f"| `{column}` " in text
+    for citation in human.CITATIONS.values():
+        assert citation in text
     assert "k² is the Fano factor" in text
     markdown = (folder / "tables" / "by_set_size.md").read_text()
     assert len(markdown.splitlines()) == 2 + 6
@@ -278,13 +298,13 @@ def test_the_terminal_table_shows_every_number_whole(tmp_path: Path, folder: Pat
     sweep = make_sweep(tmp_path, set_sizes=list(range(1, count + 1)))
     for run in sweep.runs[1:]:
         finish(folder, run, trials=60)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     text = terminal(report, width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
     shown = report.by_row[report.by_row["set_size"].isin([1, count])]
     for mean in [*shown["precision_mean"], *shown["capacity_mean"]]:
-        assert f"{mean:.2f}" in text.split()
+        assert ("–" if np.isnan(mean) else f"{mean:.2f}") in text.split()
     assert "2 of 3 runs" in text
     assert "k² is the Fano factor" in " ".join(text.split())
     assert ("by_set_size.csv" in text) == (count > 10)
@@ -297,7 +317,7 @@ def test_values_are_printed_as_they_are_not_as_markup(tmp_path: Path, folder: Pa
     named = tuple(replace(run, settings={name: "[red]$x_1$|net"}) for run in sweep.runs[:3])
     sweep = replace(sweep, axes=(name,), rows=(name,), runs=named)
     finish(folder, named[0], trials=100)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     assert "[red]$x_1$|net" in terminal(report, 80)
     assert r"[red]$x_1$\|net" in (folder / "tables" / "by_set_size.md").read_text()
 
@@ -306,10 +326,10 @@ def test_the_figure_marks_chance_and_names_its_rows(tmp_path: Path, folder: Path
     sweep = make_sweep(tmp_path)
     for run in sweep.runs[:3]:
         finish(folder, run, trials=100)
-    report = collect(sweep, folder)
+    report = collect_and_write(sweep, folder)
     figure = set_size_figure(report.by_row, "k", "a note")
     labels = [panel.get_ylabel() for panel in figure.axes]
-    assert labels == ["Mean |error| (rad)", "Precision (1/rad), Bays-corrected", "Capacity K = w · n (items)"]
+    assert labels == ["Mean |error| (rad)", "Precision (1/rad)", "Capacity K = w · n (items)"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.1 (no run)", "0.3"]
     cell = report.by_row[report.by_row["row"] == 0.3]
     for panel, measure in zip(figure.axes, ("mean_abs_error", "precision", "capacity"), strict=True):
@@ -321,7 +341,112 @@ def test_the_figure_marks_chance_and_names_its_rows(tmp_path: Path, folder: Path
     assert "a note" in figure.get_supxlabel()
 
 
+def test_every_format_holds_the_same_table(tmp_path: Path, folder: Path) -> None:
+    names = ["1", 0.5]  # text and a number: a column of parquet has one type
+    sweep = make_sweep(tmp_path, seeds=1)
+    mixed = tuple(replace(run, settings={K: name}) for run, name in zip(sweep.runs, names, strict=True))
+    sweep = replace(sweep, runs=mixed)
+    for run in sweep.runs:
+        finish(folder, run, trials=100)
+    collect_and_write(sweep, folder)
+    for name in TABLES:
+        text = pd.read_csv(folder / "tables" / f"{name}.csv")
+        binary = pd.read_parquet(folder / "tables" / f"{name}.parquet")
+        assert list(text.columns) == list(binary.columns)
+        assert len(text) == len(binary)
+        for column in binary.select_dtypes("number"):
+            np.testing.assert_allclose(text[column], binary[column], rtol=1e-14)
+        rows = (folder / "tables" / f"{name}.md").read_text().splitlines()[2:]
+        assert len(rows) == len(text)
+        latex = (folder / "tables" / f"{name}.tex").read_text().splitlines()
+        assert sum(line.endswith(r" \\") for line in latex) == len(text) + 1
+    layout = (folder / "tables" / "table.md").read_text()
+    assert layout.startswith("| spike_noise_factor | set_size |")
+
+
+def test_people_stand_beside_networks_at_matched_set_sizes(tmp_path: Path, folder: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    for run in sweep.runs:
+        finish(folder, run, trials=300)
+    report = collect(sweep, folder)
+    matched = report.comparison[report.comparison["measure"] == "circular_variance"]
+    published = human.SUMMARIES[human.SUMMARIES["measure"] == "circular_variance"]
+    assert set(matched["set_size"]) == set(SET_SIZES)  # 8 is published, and no network was shown 8
+    for _, row in matched.iterrows():
+        network = report.by_set_size[
+            (report.by_set_size[K] == row[K]) & (report.by_set_size["set_size"] == row["set_size"])
+        ]
+        person = published[(published["source"] == row["source"]) & (published["set_size"] == row["set_size"])]
+        assert row["network"] == network["circular_variance_mean"].item()
+        assert row["z"] == pytest.approx((row["network"] - person["mean"].item()) / person["se"].item())
+    ranks = report.ranking.groupby("source")["rank"].apply(list)
+    assert all(sorted(rank) == [1, 2] for rank in ranks)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    table = ranking_table(report)
+    assert table is not None
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for source, points in report.ranking.groupby("source"):
+        assert str(source) in text
+        assert f"{points['rms_z'].iloc[0]:.2f}" in text
+
+
+def write_people(path: Path, count: int) -> Path:
+    """People of known mixtures in degrees, under names of columns that are not the usual ones."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for person in range(count):
+        for n in SET_SIZES:
+            target = rng.uniform(-180, 180, 150)
+            error = np.degrees(rng.vonmises(0, 8 / n, 150))
+            rows += [(f"p{person}", n, t, (t + e + 180) % 360 - 180) for t, e in zip(target, error, strict=True)]
+    pd.DataFrame(rows, columns=["who", "set_size", "target", "answer"]).to_csv(path, index=False)
+    return path
+
+
+def test_a_file_of_people_is_a_source_of_its_own(tmp_path: Path, folder: Path) -> None:
+    sweep = make_sweep(tmp_path, seeds=2)
+    for run in sweep.runs:
+        finish(folder, run, trials=200)
+    path = write_people(tmp_path / "our people.csv", 5)
+    people = read_people([path], "responder=who,response=answer", "deg")
+    report = collect(sweep, folder, people)
+    ours = report.comparison[report.comparison["source"] == "our people.csv"]
+    assert "5 people" in people.citations["our people.csv"]
+    read = read_csv(path, {"responder": "who", "response": "answer"}, "deg").responders
+    tables = [measures(person) for person in read]
+    precision = np.array([table.loc[table["set_size"] == 2, "precision"].item() for table in tables])
+    row = ours[(ours["measure"] == "precision") & (ours["set_size"] == 2)].iloc[0]
+    assert row["human"] == pytest.approx(precision.mean())
+    assert row["human_se"] == pytest.approx(precision.std(ddof=1) / np.sqrt(5))
+    assert set(report.ranking["source"]) >= {"our people.csv"}
+    (tmp_path / "other").mkdir()
+    other = write_people(tmp_path / "other" / "our people.csv", 2)
+    both = read_people([path, other], "responder=who,response=answer", "deg")
+    assert {str(path), str(other)} <= set(both.summaries["source"])
+
+
+@pytest.mark.parametrize("columns", ["person=who", "responder", "responder=", "=who"])
+def test_a_wrong_option_for_people_says_what_was_expected(tmp_path: Path, columns: str) -> None:
+    path = write_people(tmp_path / "people.csv", 1)
+    with pytest.raises(UserError, match=r"expected NAME=COLUMN with a NAME of responder, set_size, target"):
+        read_people([path], columns, "deg")
+
+
+def test_the_command_that_fills_a_hole_names_the_sweep_as_the_user_does(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, seeds=2)
+    runs = tmp_path / "all 'my' runs"
+    (runs / "tiny").mkdir(parents=True)
+    done = vwm_sweep("collect", file.name, "--runs", runs.name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    command = f"vwm-sweep launch tiny.yaml --runs {shlex.quote(runs.name)}"
+    assert f"2 missing, to be filled by: {command}" in done.stdout
+
+
 def test_importing_it_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = {"pandas", "numpy", "scipy", "matplotlib", "torch"}
-    code = f"import sys, vwm.sweep.collect; print(sorted({heavy} & set(sys.modules)))"
+    modules = "vwm.sweep.collect_files, vwm.sweep.collect_view, vwm.sweep.report_content"
+    code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     assert python("-c", code, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[1])).stdout.strip() == "[]"

@@ -22,7 +22,7 @@ ROOMS = {
     "training": {"model"},
     "behaviour": set[str](),
     "analysis": {"model", "behaviour"},
-    "sweep": {"training", "behaviour"},
+    "sweep": {"training", "behaviour", "analysis"},
     "cli": {"sweep", "training", "model", "behaviour", "analysis"},
 }
 HEAVY = {"torch", "wandb", "pandas", "numpy", "scipy", "matplotlib"}

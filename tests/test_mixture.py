@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,14 +10,9 @@ from scipy.optimize import Bounds, differential_evolution
 from scipy.stats import vonmises
 
 from vwm.behaviour.circular import FloatArray, wrap
-from vwm.behaviour.mixture import (
-    KAPPA_MAX,
-    KAPPA_MIN,
-    fisher_information,
-    fit_mixture,
-    log_likelihood,
-    sd_of_kappa,
-)
+from vwm.behaviour.mixture import fit_mixture, log_likelihood
+from vwm.behaviour.mixture_likelihood import KAPPA_MAX, KAPPA_MIN
+from vwm.behaviour.von_mises import fisher_information, sd_of_kappa
 
 HUMAN = Path(__file__).parents[2] / "shared" / "data" / "human"
 

@@ -6,14 +6,39 @@ import torch
 from scipy.special import gammainc, gammaincinv
 from scipy.stats import norm
 
-from vwm.config import ModelParams, SpikeNoiseType
-from vwm.model.noise import transmit
+from vwm.config import GammaSampler, ModelParams, SpikeNoiseType
+from vwm.model.noise import strength, transmitted, transmitted_by_torch
+from vwm.model.variates import draw_keys
 
 DRAWS = 400_000
 
 
-def params(kind: SpikeNoiseType, k: float) -> ModelParams:
-    return ModelParams(spike_noise_type=kind, spike_noise_factor=k)
+def params(kind: SpikeNoiseType, k: float, sampler: GammaSampler = "quantile") -> ModelParams:
+    return ModelParams(spike_noise_type=kind, spike_noise_factor=k, gamma_sampler=sampler)
+
+
+class Transmit(torch.autograd.Function):
+    """Transmitted rates with their slopes, as the recurrence uses the two."""
+
+    @staticmethod
+    def forward(ctx, params: ModelParams, rates: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        spread = torch.tensor(strength(params), dtype=rates.dtype)
+        if params.gamma_sampler == "torch":
+            value, slope = transmitted_by_torch(params.spike_noise_type, rates, spread, generator)
+        else:
+            value, slope = transmitted(params.spike_noise_type, rates[None], draw_keys(1, generator), spread)
+            value, slope = value[0], slope[0]
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        return None, gradient * ctx.saved_tensors[0], None
+
+
+def transmit(params: ModelParams, rates: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    drawn: torch.Tensor = Transmit.apply(params, rates, generator)
+    return drawn
 
 
 def moments(kind: SpikeNoiseType, k: float, rate: float) -> tuple[float, float]:
@@ -49,16 +74,15 @@ def test_csnr_equals_gamma_at_five_hertz():
     torch.testing.assert_close(gamma, csnr)
 
 
-def test_without_noise_the_rate_itself_is_transmitted():
-    rates = torch.rand(7, dtype=torch.float64)
-    assert transmit(params("gamma", 0.0), rates, torch.Generator()) is rates
-
-
-@pytest.mark.parametrize("rate", [0.02, 0.5, 3.0, 20.0, 60.0])
-def test_gradient_of_gamma_is_the_slope_of_its_quantile(rate: float):
+# The quantile sampler gives the slope of the quantile from shape 1 on, which is a rate of 1 Hz here.
+@pytest.mark.parametrize(
+    ("sampler", "rate"),
+    [("torch", rate) for rate in (0.02, 0.5, 3.0, 20.0, 60.0)] + [("quantile", rate) for rate in (3.0, 20.0, 60.0)],
+)
+def test_gradient_of_gamma_is_the_slope_of_its_quantile(sampler: GammaSampler, rate: float):
     k, dt = 0.1, 10.0
     rates = torch.full((2000,), rate, dtype=torch.float64, requires_grad=True)
-    drawn = transmit(params("gamma", k), rates, torch.Generator().manual_seed(5))
+    drawn = transmit(params("gamma", k, sampler), rates, torch.Generator().manual_seed(5))
     drawn.sum().backward()
     assert rates.grad is not None
     precision = dt / 1000 / k**2

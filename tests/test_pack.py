@@ -88,7 +88,10 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
     torch.set_num_threads(1)
     workers = processes.Workers()
     pack = [
-        train.Member(RunFolder(make_run(tmp_path / str(index), **changes)), workers)
+        train.Member(
+            RunFolder(make_run(tmp_path / str(index), **{**changes, "model_params__spike_noise_type": "gamma"})),
+            workers,
+        )
         for index, changes in enumerate(members(0.2))
     ]
     together = train._backward(pack, workers)
@@ -99,3 +102,37 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
         for batched, parameter in zip(gradients[index], member.run.network.parameters(), strict=True):
             assert batched is not None
             torch.testing.assert_close(batched, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_pack_that_the_memory_does_not_hold_is_computed_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on a GPU with room for two members; the lack of memory is made, the rest is not."""
+    from vwm.model.network import simulate
+    from vwm.training import train
+    from vwm.training import workers as processes
+
+    def batched(self: processes.Workers) -> None:
+        start(self)
+        self.batch_packs = True
+
+    def with_room_for_two(networks, *arguments, **settings):
+        sizes.append(len(networks))
+        if len(networks) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return simulate(networks, *arguments, **settings)
+
+    sizes: list[int] = []
+    start = processes.Workers.__init__
+    monkeypatch.setattr(processes.Workers, "__init__", batched)
+    monkeypatch.setattr(train, "simulate", with_room_for_two)
+    folders = [RunFolder(make_run(tmp_path / str(seed), training_params__seed=seed)) for seed in range(5)]
+    assert train_folders(folders) == ["finished"] * 5
+    assert sizes[:6] == [5, 2, 3, 1, 2, 5]
+    monkeypatch.undo()
+    for seed, folder in enumerate(folders):
+        alone = RunFolder(make_run(tmp_path / f"alone {seed}", training_params__seed=seed))
+        train_folders([alone])
+        ours, theirs = folder.read_result(), alone.read_result()
+        assert ours is not None
+        assert theirs is not None
+        # A batched product rounds otherwise than a single one, so this is near and not equal.
+        assert ours["mean_abs_error"] == pytest.approx(theirs["mean_abs_error"], abs=0.05)

@@ -85,10 +85,16 @@ def test_packs_are_filled_in_order_with_runs_of_one_size(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "change", [{NOISE: 0.5}, {"training_params.eta": 0.1}, {"training_params.num_trials": 48}, {"model_params.dt": 10}]
+    "change",
+    [
+        {NOISE: 0.5},
+        {"training_params.eta": 0.1},
+        {"training_params.num_trials": 48},
+        {"model_params.dt": 10},
+    ],
 )
 def test_runs_share_a_pack_exactly_when_training_can_batch_them(tmp_path: Path, change: dict[str, float]) -> None:
-    from vwm.model.network import can_run_together
+    from vwm.model.network import batch_shape
 
     ((name, value),) = change.items()
     section, field = name.split(".")
@@ -97,7 +103,7 @@ def test_runs_share_a_pack_exactly_when_training_can_batch_them(tmp_path: Path, 
 
     first, second = (run.configuration for run in sweep.runs)
     same_batch = first.training_params.num_trials == second.training_params.num_trials
-    fits = same_batch and can_run_together(first.model_params, second.model_params)
+    fits = same_batch and batch_shape(first.model_params) == batch_shape(second.model_params)
     assert len(jobs_to_start(runs, LocalProfile(runs_per_job=2))) == (1 if fits else 2)
 
 

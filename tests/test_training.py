@@ -16,7 +16,7 @@ from vwm.config import Configuration
 from vwm.errors import UserError
 from vwm.files import locked
 from vwm.training.random_streams import evaluation_stream, initial_network_stream, iteration_stream
-from vwm.training.run_folder import RunFolder
+from vwm.training.run_folder import Reason, RunFolder
 from vwm.training.train import train_folders
 from vwm.training.training_run import TrainingRun
 
@@ -140,8 +140,9 @@ def test_a_stop_file_stops_at_the_next_step_and_the_run_goes_on_exactly(
     alone = train(make_run(tmp_path / "alone"))
     folder = RunFolder(make_run(tmp_path / "stopped"))
     monkeypatch.setenv("VWM_JOB", "1")  # as in a job, which has already cleared what an earlier attempt left
-    for attempt, reason in enumerate(("preempted", "time limit", "stop requested"), start=1):
-        folder.request_stop(reason)  # type: ignore[arg-type]
+    reasons: tuple[Reason, ...] = ("preempted", "time limit", "stop requested")
+    for attempt, reason in enumerate(reasons, start=1):
+        folder.request_stop(reason)
         assert train_folders([folder]) == ["stopped"]
         state = folder.read_state()
         assert state is not None

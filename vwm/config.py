@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -19,6 +20,8 @@ from vwm.errors import UserError
 from vwm.files import KeyPath, dump_yaml, nearest, parse_value, read_document
 
 SpikeNoiseType = Literal["gamma", "gauss", "puregauss", "csnr"]
+GammaSampler = Literal["auto", "quantile", "torch"]
+MatmulPrecision = Literal["float32", "tf32", "bf16"]
 ErrorDef = Literal["rad", "l2", "sqrtl2", "exp", "norml2"]
 FixedPointPhase = Literal["fpf_NoFps", "fpf_decode", "fpf_stimuli", "fpf_delay", "fpf_init"]
 
@@ -45,6 +48,10 @@ class _Section(BaseModel):
     )
 
 
+# Updates of one unit by one step: about the work of ten seconds uncompiled.
+_UPDATES_WORTH_COMPILING = 10**8
+
+
 class ModelParams(_Section):
     """The task and the network (science of one trial)."""
 
@@ -56,6 +63,7 @@ class ModelParams(_Section):
     tau_max: Positive = 300.0
     spike_noise_factor: NotNegative = 0.05
     spike_noise_type: SpikeNoiseType = "gamma"
+    gamma_sampler: GammaSampler = "auto"
     positive_input: bool = True
     input_strength: NotNegative = 120.0
     saturation_firing_rate: float = 60.0
@@ -153,6 +161,8 @@ class TrainingParams(_Section):
     logging_period: Count = 50
     early_stop_patience: Count = 600
     adaptive_lr_patience: Annotated[Whole, Field(ge=0)] = 400
+    gradient_clipping: NotNegative = 0.0
+    matmul_precision: MatmulPrecision = "float32"
     keep_every: Annotated[Whole, Field(ge=0)] = 0
 
 
@@ -168,7 +178,7 @@ class ModelAndLoggingParams(_Section):
 
 
 class FixedPointHps(_Section):
-    """Settings of the fixed-point optimiser."""
+    """Settings of the search for fixed points; its step size and words are accepted from old files, without effect."""
 
     max_iters: Count = 50
     lr_init: Positive = 0.01
@@ -217,6 +227,17 @@ class Configuration(_Section):
                 },
             )
         return value
+
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether training is long enough for compiled code to win back the seconds that compiling takes.
+
+        A function of the configuration alone: compiled and plain code differ in the last bit, and a run must be the
+        same however often it is interrupted.
+        """
+        training, model = self.training_params, self.model_params
+        updates = training.num_iterations * model.steps * training.num_trials * model.num_neurons
+        return training.train_rnn and updates >= _UPDATES_WORTH_COMPILING
 
     @property
     def name(self) -> str:
@@ -463,7 +484,7 @@ def load_configuration(path: Path, settings: Iterable[str] = ()) -> tuple[Config
         check_name(name, place)
         try:
             value = parse_value(text)
-        except Exception:
+        except yaml.YAMLError:
             raise InvalidInput([Problem(place, name, text, "a value as it stands in YAML")]) from None
         section = content.get(name.split(".")[0])
         if section is not None and not isinstance(section, dict):

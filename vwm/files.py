@@ -21,10 +21,15 @@ from vwm.errors import UserError
 KeyPath = tuple[str | int, ...]
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, flush: bool = True) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary name in the same folder, are flushed to the disk, and the file is renamed.
+
+    Args:
+        path: the file.
+        content: its bytes, or its text.
+        flush: False leaves the flushing to the caller, who writes thousands of files and then calls ``os.sync`` once.
     """
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -32,7 +37,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
             handle.flush()
-            os.fsync(handle.fileno())
+            if flush:
+                os.fsync(handle.fileno())
         # mkstemp makes private files; a results folder is shared by a group, as the umask says.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
@@ -40,7 +46,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    _flush_folder(path.parent)
+    if flush:
+        _flush_folder(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -22,6 +22,7 @@
 #SBATCH --time=240
 
 # setup
+export WANDB_MODE=disabled
 export NCCL_DEBUG=INFO
 export QUOTED='it'"'"'s $HOME'
 module load cuda/12.4

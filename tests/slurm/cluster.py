@@ -32,6 +32,7 @@ from tests.slurm.processes import Failed, Process, members, namespace_of_childre
 from tests.slurm.settings import GPUS_PER_NODE, NODES, settings_are_current, write, write_settings
 
 ACCOUNT = "vwm"
+OTHER_USER = "nobody"  # whose jobs root can submit with --uid
 
 DEFAULT_FOLDER = Path("/tmp/vwm-slurm")
 
@@ -200,7 +201,7 @@ class Cluster:
             raise CannotRunHere(f"no namespaces for the nodes: {attempt.stderr.strip()}")
 
     def _start_fresh(self) -> None:
-        for name in ("log", "run", "state", "spool", "mariadb", "gpus", "etc"):
+        for name in ("log", "run", "state", "spool", "mariadb", "mariadb-tmp", "gpus", "etc"):
             (self.folder / name).mkdir(exist_ok=True)
         for log in (self.folder / "log").iterdir():
             log.unlink()
@@ -254,7 +255,8 @@ class Cluster:
         if not self.command("sacctmgr", "--noheader", "show", "account", ACCOUNT):
             self.command(*add, "cluster", "vwm")
             self.command(*add, "account", ACCOUNT)
-            self.command(*add, "user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}")
+            for user in ("root", OTHER_USER):
+                self.command(*add, "user", user, f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}")
 
     def _start_controller(self) -> None:
         self._start("slurmctld", self._in_namespaces("controller", ["slurmctld", "-D"]))

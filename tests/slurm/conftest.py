@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.slurm.cluster import Cluster
 from tests.slurm.install import CannotRunHere
+from tests.slurm.place import Place
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +50,12 @@ def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
         running_cluster.set_limits(MaxSubmitJobs=-1)
         running_cluster.command("scancel", "--user=root")
         wait_until(lambda: not running_cluster.command("squeue", "--noheader"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, cluster: Cluster) -> Place:
+    """A folder to launch from, with a name that no shell likes."""
+    return Place(tmp_path / 'it\'s a [bold]"sweep" $HOME;', cluster)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Debian's packages of SLURM, munge and MariaDB, installed without starting any of their services."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 # The two MariaDB packages hold the programs only: no service, no system user and no database of the machine's own.
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server-core", "mariadb-client-core")
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacctmgr", "munged", "mariadbd", "mariadb-install-db")
+
+LOCK = Path("/tmp/vwm-slurm-install.lock")
 
 # Debian asks this program before it starts a service; 101 forbids it.
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -24,6 +27,12 @@ def install_missing() -> None:
     Raises:
         CannotRunHere: something is missing and this is no Debian, or its packages cannot be had.
     """
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two workers of the tests want a cluster at the same time.
+        _install_missing()
+
+
+def _install_missing() -> None:
     missing = [program for program in PROGRAMS if shutil.which(program, path=search_path()) is None]
     if not missing:
         return
@@ -34,7 +43,11 @@ def install_missing() -> None:
     try:
         for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
             done = subprocess.run(
-                ["apt-get", "--quiet", *arguments], env=quiet, capture_output=True, text=True, check=False
+                ["apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300", *arguments],
+                env=quiet,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
                 last_line = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]

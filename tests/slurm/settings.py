@@ -27,6 +27,8 @@ def write_settings(folder: Path) -> None:
         "slurmdbd_port": slurmdbd_port,
         "slurmctld_port": slurmctld_port,
         "slurmd_port": slurmd_port,
+        # Clusters that run side by side have other jobs' ids, from which a job takes the port of its rendezvous.
+        "first_job_id": slurmctld_port,
         "password": secrets.token_hex(16),
         "node_lines": "\n".join(f"NodeName={name} NodeAddr={address} {node}" for name, address in NODES.items()),
         "host_lines": "\n".join(f"{address} {name}" for name, address in NODES.items()),

@@ -91,8 +91,8 @@ def test_a_preempted_job_hears_usr2_then_term_and_is_requeued(cluster: Cluster, 
     task.write_text(
         """
         test "$SLURM_RESTART_COUNT" = 1 && echo again >> signals && exit
-        trap 'echo USR2 $(date +%s.%N) >> signals' USR2
-        trap 'echo TERM $(date +%s.%N) >> signals' TERM
+        trap 'echo USR2 $EPOCHREALTIME >> signals' USR2  # A process that tells the time would hear the signals too.
+        trap 'echo TERM $EPOCHREALTIME >> signals' TERM
         touch started
         while true; do sleep 0.1; done
         """
@@ -108,8 +108,7 @@ def test_a_preempted_job_hears_usr2_then_term_and_is_requeued(cluster: Cluster, 
     first, *middle, last = lines_of(tmp_path / "signals")
     usr2, term = first.split(), middle[0].split()
     assert (usr2[0], term[0], last) == ("USR2", "TERM", "again")
-    assert float(usr2[1]) - preempted_at < 5
-    assert 8 < float(term[1]) - float(usr2[1]) < 25
+    assert preempted_at < float(usr2[1]) < float(term[1]) - 8  # GraceTime is 10 s.
 
 
 @pytest.mark.slow
@@ -216,7 +215,8 @@ def test_up_down_and_status(cluster: Cluster, short_folder: Path, tmp_path: Path
     assert cluster_command("status", short_folder).returncode == 4
 
     assert cluster_command("up", short_folder).returncode == 0
-    assert submit(other, tmp_path, "touch again") == "1"
+    first_job = (short_folder / "etc" / "slurm.conf").read_text().split("FirstJobId=")[1].split()[0]
+    assert submit(other, tmp_path, "touch again") == first_job
     wait_until((tmp_path / "again").exists)
     assert cluster.problems() == []
 

@@ -1,5 +1,7 @@
-"""What the drill refuses, what it advises, and how it compares histories; the drill itself takes minutes."""
+"""The drill: passed on a cluster that grants everything; what it refuses, advises, and how it compares histories."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +40,41 @@ def end(process: "subprocess.Popen[bytes]", folder: Path, timeout: float = 60) -
         process.wait(60)
 
 
+@pytest.mark.slow
+def test_a_drill_on_a_cluster_that_grants_everything(short_folder: Path, tmp_path: Path):
+    """On a cluster of its own: it takes minutes of waiting, in which another worker's tests go on."""
+    cluster = Cluster.up(short_folder)
+    folder = tmp_path / "a folder"
+    exit_code, said = end(start(folder, PROFILE, {**cluster.environment, "COLUMNS": "160"}), folder, 600)
+    assert exit_code == 0, said
+    assert re.findall(r"\b(passed|failed|not seen) +│$", said, re.MULTILINE) == ["passed"] * 5, said
+    # On a machine that has other work to do, an interruption may come too early to save in the time that SLURM grants.
+    how = [
+        rf"│ {what}\b.*(\({reason}\); attempt \d+ went on|was not seen to save; attempt \d+ went on)"
+        for what, reason in [
+            ("notice", "preempted"),
+            ("scontrol requeue", "stop requested"),
+            ("the time limit", "time limit"),
+        ]
+    ]
+    assert all(re.search(pattern, said) for pattern in how), said
+    assert said.count("was not seen to save") < 2, said
+    assert "SIGUSR2, then 10 s (GraceTime) to save" in said
+    assert not cluster.command("squeue", "--noheader")
+    # What the drill says is looked at once more: three attempts and more, and no iteration twice.
+    (drill,) = (folder / "runs").iterdir()
+    undisturbed, disturbed = (next(drill.glob(f"{name}/*/state.json")).parent for name in ("undisturbed", "disturbed"))
+    histories = [(run / "history.jsonl").read_text().splitlines() for run in (undisturbed, disturbed)]
+    compared = int(re.findall(r"up to iteration (\d+)", said)[0])
+    rows = compared // 20
+    assert rows > 10
+    assert histories[0][:rows] == histories[1][:rows]
+    assert [json.loads(row)["iteration"] for row in histories[1][:rows]] == list(range(20, compared + 1, 20))
+    states = [json.loads((run / "state.json").read_text()) for run in (undisturbed, disturbed)]
+    assert states[0]["attempt"] == 1
+    assert states[1]["attempt"] >= 4
+
+
 def test_a_profile_of_this_machine_is_refused(tmp_path: Path):
     exit_code, said = end(start(tmp_path, {"where": "local"}, environment()), tmp_path)
     assert exit_code == 2
@@ -53,7 +90,8 @@ def test_without_sbatch_nothing_is_written(tmp_path: Path):
 
 
 def test_a_scheduler_that_does_not_answer(running_cluster: Cluster, tmp_path: Path):
-    exit_code, said = end(start(tmp_path, PROFILE, environment(SLURM_CONF=str(tmp_path / "none.conf"))), tmp_path)
+    (tmp_path / "empty.conf").touch()
+    exit_code, said = end(start(tmp_path, PROFILE, environment(SLURM_CONF=str(tmp_path / "empty.conf"))), tmp_path)
     assert exit_code == 3, said
     assert "SLURM cannot be asked" in said
     assert not (tmp_path / "runs").exists()

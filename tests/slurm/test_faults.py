@@ -31,7 +31,7 @@ PROFILE = {
     "timeout_min": 10,
     "signal_delay_s": 20,
 }
-ITERATIONS = 700
+ITERATIONS = 500
 
 
 class OneRun:
@@ -47,15 +47,7 @@ class OneRun:
         )
         (folder / "one.yaml").write_text(yaml.safe_dump({"name": "one", "base": content, "seeds": 1}))
         (folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}))
-        launch = subprocess.run(
-            [str(Path(sys.executable).with_name("vwm-sweep")), "launch", "one.yaml", "--on", "profile.yaml"],
-            cwd=folder,
-            env=cluster.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        launch = vwm_sweep("launch", "one.yaml", "--on", "profile.yaml", cluster=cluster, cwd=folder)
         assert launch.returncode == 0, launch.stdout + launch.stderr
         ledger = [json.loads(line) for line in (folder / "runs" / "one" / "ledger.jsonl").read_text().splitlines()]
         self.job = str(next(event["slurm_id"] for event in ledger if event["event"] == "submitted"))
@@ -64,23 +56,43 @@ class OneRun:
 
     def wait_for_progress(self) -> None:
         """Return when some iterations are in the history."""
-        wait_until(lambda: self.run.history.exists() and self.run.history.stat().st_size > 5000, 120)
+        wait_until(lambda: self.run.history.exists() and self.run.history.stat().st_size > 5000, 300)
 
     def wait_for_state(self, state: str) -> None:
         """Return when SLURM says this of the job."""
-        wait_until(lambda: self.cluster.command("squeue", "-h", "-j", self.job, "-o", "%T") == state, 120)
+        wait_until(lambda: self.cluster.command("squeue", "-h", "-j", self.job, "-o", "%T") == state, 300)
 
     def finish(self) -> None:
         """Return when the run is finished and its job has left the queue."""
         wait_until(self.run.is_finished, 300)
+        # A job that is requeued as its run ends begins once more, and finds nothing to do.
         wait_until(
-            lambda: not self.cluster.command("squeue", "-h", "--states=all", "-n", self.name, "-t", "PD,R,CG"), 60
+            lambda: not self.cluster.command("squeue", "-h", "--states=all", "-n", self.name, "-t", "PD,R,CG"), 300
         )
 
     @property
     def name(self) -> str:
         """The unique name of the job."""
         return self.cluster.command("sacct", "-X", "-n", "-P", "-j", self.job, "-o", "JobName").splitlines()[0]
+
+    def wait_for_attempt(self, attempt: int) -> None:
+        """Return when this attempt of the run trains."""
+
+        def trains() -> bool:
+            state = self.run.read_state()
+            return state is not None and state.attempt >= attempt and state.phase == "training"
+
+        wait_until(trains, 300)
+
+    def host(self) -> str:
+        """The node that the latest attempt is on."""
+        state = self.run.read_state()
+        assert state is not None
+        return state.host
+
+    def log(self) -> str:
+        """The output of all its attempts on its first node."""
+        return (self.run.path.parent / "jobs" / f"{self.job}_0_log.out").read_text()
 
     def ends(self) -> list[str]:
         """How the attempts of the job ended, as the accounting has it."""
@@ -102,6 +114,13 @@ def assert_exact(one: OneRun, undisturbed: RunFolder) -> None:
     state = one.run.read_state()
     assert state is not None
     assert state.attempt >= 2, "the run was not interrupted"
+
+
+def vwm_sweep(*arguments: str, cluster: Cluster, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [str(Path(sys.executable).with_name("vwm-sweep")), *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def take_all_nodes(cluster: Cluster) -> None:
@@ -166,10 +185,70 @@ def test_one_worker_killed(cluster: Cluster, undisturbed: RunFolder, tmp_path: P
 
 
 def test_time_limit_of_one_minute(cluster: Cluster, tmp_path: Path):
-    iterations = 3 * ITERATIONS
+    iterations = 2100  # more than a minute allows
     whole = OneRun(cluster, tmp_path / "undisturbed", iterations, partition="main")
     whole.finish()
     one = OneRun(cluster, tmp_path / "one", iterations, timeout_min=1, signal_delay_s=5)
     one.finish()
     assert_exact(one, whole.run)
     assert "TIMEOUT" not in one.ends()
+
+
+def test_a_job_that_slurm_does_not_requeue_leaves_all_nodes_and_is_launched_again(
+    cluster: Cluster, undisturbed: RunFolder, tmp_path: Path
+):
+    one = OneRun(cluster, tmp_path / "one")
+    cluster.command("scontrol", "update", f"JobId={one.job}", "Requeue=0")
+    one.wait_for_progress()
+    cluster.command("scancel", "--signal=USR2", one.job)
+    wait_until(lambda: not cluster.command("squeue", "--noheader"), 45)
+    shown = vwm_sweep("status", "one", cluster=cluster, cwd=tmp_path / "one")
+    assert shown.returncode == 0
+    assert "stopped: preempted" in shown.stdout
+    assert "SLURM did not requeue its job" in shown.stdout
+    assert "vwm-sweep launch goes on" in " ".join(shown.stdout.split())
+    again = vwm_sweep("launch", "one.yaml", "--on", "profile.yaml", cluster=cluster, cwd=tmp_path / "one")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "submitted" in again.stdout
+    one.finish()
+    assert_exact(one, undisturbed)
+
+
+def test_a_controller_that_is_being_restarted_is_waited_for(cluster: Cluster, tmp_path: Path):
+    """The job cannot be requeued just when it has to leave."""
+    one = OneRun(cluster, tmp_path / "one", 100_000, nodes=1, processes_per_node=1)
+    one.wait_for_progress()
+    (task,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])  # None for one that has just ended
+        if "submitit.core._submit" in (words := process.info["cmdline"] or [])
+        and Path(words[0]).name.startswith("python")
+        and words[-1].startswith(str(tmp_path))
+    )
+    cluster.stop_controller()
+    os.kill(task.pid, signal.SIGUSR2)
+    wait_until(lambda: "goes back to the queue" in one.log(), 60)
+    cluster.start_controller()
+    wait_until(lambda: "REQUEUED" in one.ends(), 60)
+    assert "did not requeue" not in one.log()
+
+
+def test_a_node_that_lost_two_attempts_is_kept_off(cluster: Cluster, tmp_path: Path):
+    one = OneRun(cluster, tmp_path / "one", 100_000, nodes=1, processes_per_node=1, exclude="node4")
+    one.wait_for_attempt(1)
+    bad = one.host()
+    for attempt in (1, 2):
+        one.wait_for_attempt(attempt)
+        assert one.host() == bad  # SLURM takes the first that is free.
+        cluster.kill_node(bad)
+        cluster.command("scontrol", "update", f"NodeName={bad}", "State=DOWN", "Reason=test")  # It is noticed at once.
+        cluster.start_node(bad)
+    one.wait_for_attempt(3)
+    assert one.host() not in (bad, "node4")
+    kept_off = cluster.command("scontrol", "show", "job", one.job).split("ExcNodeList=")[1].split()[0]
+    assert set(cluster.command("scontrol", "show", "hostnames", kept_off).split()) == {bad, "node4"}
+    assert f"{bad} has lost several attempts" in one.log()
+    shown = vwm_sweep("logs", one.run.path.name, cluster=cluster, cwd=tmp_path / "one").stdout
+    assert f"{bad} has lost several attempts" in shown
+    history = vwm_sweep("status", "one", cluster=cluster, cwd=tmp_path / "one").stdout
+    assert f"running on {one.host()} (attempt 4)" in " ".join(history.split())

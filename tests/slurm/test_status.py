@@ -1,10 +1,11 @@
 """What status, cancel and logs say and do about real SLURM jobs, which sleep: what trains is tested elsewhere."""
 
+import io
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,9 @@ class Sleepers:
     def shown(self) -> str:
         from rich.console import Console
 
-        console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(status_view("tiny", self.found.sweep.axes, self.found.plan()))
-        console.file.close()
-        return console.export_text()
+        text = io.StringIO()
+        Console(width=160, file=text).print(status_view("tiny", self.found.sweep.axes, self.found.plan()))
+        return text.getvalue()
 
 
 @pytest.fixture
@@ -165,6 +165,54 @@ def test_a_job_that_ended_without_a_result_is_told(sleepers: Sleepers, script: s
     assert not plan.runs[0].note
 
 
+@pytest.mark.slow
+def test_a_time_limit_a_lost_node_and_a_lack_of_memory_are_told(sleepers: Sleepers, tmp_path: Path) -> None:
+    """Nothing here can run out of memory as SLURM sees it, so that this word is put into the accounting's database."""
+    cluster = sleepers.cluster
+    names = ("limit", "node", "memory")
+    limit = sleepers.submit("limit", [[sleepers.runs[0]]], "--time=1")
+    node = sleepers.submit("node", [[sleepers.runs[1]]], "--no-requeue", "--nodelist=node2")
+    memory = sleepers.submit("memory", [[sleepers.runs[2]]], script="exit 9")
+    for index in range(len(names)):
+        sleepers.leave(index, RunState("training", 20, 60, 1))
+    sleepers.wait_for_state("running", "running")
+    wait_until(lambda: "(FAILED" in sleepers.now(2).note, 30)
+    cluster.kill_node("node2")
+    cluster.command("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test")
+    cluster.start_node("node2")
+    # 11 is JOB_OOM of slurm.h.
+    sql = f"UPDATE slurm_acct_db.vwm_job_table SET state = 11, exit_code = 125 WHERE id_array_job = {memory}"
+    cluster.command("mariadb", f"--socket={cluster.folder}/run/mariadb", f"--execute={sql}")
+    wait_until(lambda: "NODE_FAIL" in sleepers.now(1).note, 60)
+    assert sleepers.now(1).note.startswith(f"job {node} ended (NODE_FAIL")
+    assert "on node2, result missing" in sleepers.now(1).note
+    wait_until(lambda: "TIMEOUT" in sleepers.now(0).note, 120)
+    assert sleepers.now(0).note.startswith(f"job {limit} ended (TIMEOUT")
+    assert [run.state for run in sleepers.found.plan().runs[:2]] == ["interrupted", "interrupted"]
+
+    # Who ran out of memory would do so again: it is for retry, and not for launch.
+    failed = sleepers.now(2)
+    assert failed.state == "failed"
+    assert failed.note.startswith(f"job {memory} ended (OUT_OF_MEMORY")
+    assert "raise mem_gb in the profile" in sleepers.shown()
+    words = [sys.executable, *SWEEP, "status", "tiny", "--json"]
+    facts = json.loads(subprocess.run(words, cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert facts["runs"][2]["record"]["reason"] == "out of memory"
+
+
+def test_logs_follow_a_job_over_its_attempts_until_it_ends(sleepers: Sleepers, tmp_path: Path) -> None:
+    script = 'echo attempt $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 300; sleep 2; echo the end'
+    array = sleepers.submit("followed", [sleepers.runs[:1]], script=script)
+    words = [sys.executable, "-u", *SWEEP, "logs", "-f", sleepers.runs[0]]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as logs:
+        assert logs.stdout is not None
+        assert logs.stdout.readline() == "attempt\n"  # while it runs
+        slurm.requeue(f"{array}_0")
+        rest, _ = logs.communicate(timeout=90)
+    assert [line for line in rest.splitlines() if not line.startswith("slurmstepd")] == ["attempt 1", "the end"]
+    assert logs.returncode == 0
+
+
 def test_elements_that_were_cancelled_before_they_began_are_known(sleepers: Sleepers) -> None:
     array = sleepers.submit("early", [[run] for run in sleepers.runs], "--hold")
     sleepers.wait_for_state(*["waiting"] * 4)
@@ -229,9 +277,9 @@ def test_cancel_takes_whole_jobs_and_asks_single_members_of_a_pack(sleepers: Sle
         return "\n".join(cancel_runs(sleepers.found.folder, [everything[index] for index in indices], everything).lines)
 
     assert cancel(0) == "1 run asked to save and stop."
-    stop: Callable[[int], Path] = lambda index: RunFolder(sleepers.found.folder / sleepers.runs[index]).stop  # noqa: E731
-    assert stop(0).read_text() == "stop requested"
-    assert not stop(1).exists()
+    asked, left_alone = (RunFolder(sleepers.found.folder / run).stop for run in sleepers.runs[:2])
+    assert asked.read_text() == "stop requested"
+    assert not left_alone.exists()
     assert cancel(3) == f"1 SLURM job cancelled: {array}_2."
     wait_until(lambda: {entry.target for entry in slurm.queue(["packs"])} == {f"{array}_0", f"{array}_1"}, 30)
     assert f"2 SLURM jobs cancelled: {array}_0, {array}_1." in cancel(0, 1, 2, 3)

@@ -1,7 +1,4 @@
-"""Submitting to a real cluster: every run once, whatever happens around sbatch.
-
-Where a test needs sbatch to fail, a script of that name stands first on the PATH and calls the real one.
-"""
+"""Submitting to a real cluster: every run once, whatever happens around sbatch."""
 
 import json
 import shutil
@@ -9,114 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import wait_until
-from tests.slurm.cluster import Cluster
-from tests.sweep_files import write_sweep
-from vwm.sweep.grid import Sweep, read_sweep
-from vwm.sweep.ledger import Ledger
+from tests.slurm.place import HELD, NOISE, PROFILE, ROOT, Place
 
 pytestmark = pytest.mark.slow
-
-NOISE = "model_params.spike_noise_factor"
-ROOT = Path(__file__).parents[2]
-PROFILE = {"where": "slurm", "gpus_per_node": 0, "cpus_per_process": 1, "timeout_min": 5}
-HELD = {**PROFILE, "sbatch": {"hold": True}}
-
-# Constants are shortened, and the launch writes down its own process id for scripts that kill it.
-COMMAND = """
-import os, sys
-import vwm.sweep.submit as submit
-submit.SBATCH_TIMEOUT_S = 3
-submit.DOUBT_S = float(os.environ.get("DOUBT_S", 8))
-os.environ["LAUNCH_PID"] = str(os.getpid())
-from vwm.cli.sweep import main
-main()
-"""
-
-
-class Place:
-    """A folder with a sweep, and the cluster to launch it on."""
-
-    def __init__(self, path: Path, cluster: Cluster) -> None:
-        self.path, self.cluster = path, cluster
-        self.bin = path / "bin"
-        self.bin.mkdir(parents=True)
-
-    def sweep(self, profile: dict[str, Any] = HELD, **parts: Any) -> Sweep:
-        (self.path / "profile.yaml").write_text(yaml.safe_dump(profile))
-        return read_sweep(write_sweep(self.path, **{"grid": {NOISE: [0.1, 0.2]}, "launch": "profile.yaml", **parts}))
-
-    def replace_sbatch(self, script: str) -> None:
-        """Put a script before sbatch on the PATH; $REAL is the real one."""
-        (self.bin / "sbatch").write_text(f"#!/bin/bash\nREAL={shutil.which('sbatch')}\n{script}\n")
-        (self.bin / "sbatch").chmod(0o755)
-
-    def restore_sbatch(self) -> None:
-        (self.bin / "sbatch").unlink(missing_ok=True)
-
-    def start(self, *arguments: str, command: str = COMMAND, **extra: str) -> "subprocess.Popen[str]":
-        environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
-        environment["PATH"] = f"{self.bin}:{environment['PATH']}"
-        return subprocess.Popen(
-            [sys.executable, "-c", command, *arguments],
-            cwd=self.path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *arguments: str, **extra: str) -> tuple[int, str]:
-        process = self.start(*arguments, **extra)
-        output, _ = process.communicate(timeout=180)
-        return process.returncode, output
-
-    def launch(self, *arguments: str, **extra: str) -> tuple[int, str]:
-        return self.run("launch", "tiny.yaml", *arguments, **extra)
-
-    @property
-    def folder(self) -> Path:
-        return self.path / "runs" / "tiny"
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.folder / "ledger.jsonl")
-
-    def queued(self) -> list[str]:
-        """Every element in the queue, as SLURM names it."""
-        return self.cluster.command("squeue", "--noheader", "--array", "--format=%i").split()
-
-    def accepted(self) -> Counter[str]:
-        """How often each run was given to SLURM: by the ledger's elements and the jobs that sacct and squeue know."""
-        arrays = {name.split("_")[0] for name in self.queued()}
-        lines = self.cluster.command("sacct", "-X", "-n", "-P", "--format=JobID,JobName").splitlines()
-        ours = {job.name: job for job in self.ledger.jobs()}
-        arrays |= {line.split("|")[0].split("_")[0] for line in lines if line.split("|")[1] in ours}
-        by_id = {job.slurm_id: job for job in ours.values()}
-        return Counter(run for array in arrays if array in by_id for run in by_id[array].runs)
-
-    def assert_each_run_was_submitted_once(self, sweep: Sweep) -> None:
-        assert self.accepted() == {run.run_id: 1 for run in sweep.runs}
-        assert len(self.queued()) == sum(len(job.elements) for job in self.ledger.jobs() if job.slurm_id)
-        unknown = {name.split("_")[0] for name in self.queued()} - {job.slurm_id for job in self.ledger.jobs()}
-        assert not unknown
-        for job in self.ledger.jobs():
-            if job.slurm_id is not None:
-                for index in range(len(job.elements)):
-                    target = job.slurm_id if len(job.elements) == 1 else f"{job.slurm_id}_{index}"
-                    assert (self.folder / "jobs" / f"{target}_submitted.pkl").exists()
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: Cluster) -> Place:
-    return Place(tmp_path / 'it\'s a [bold]"sweep" $HOME;', cluster)
 
 
 def test_an_array_trains_every_run_with_the_code_as_it_was(place: Place) -> None:
@@ -158,7 +54,7 @@ def test_a_launch_killed_around_sbatch_is_completed_by_the_next(place: Place, sc
     code, output = place.launch()
 
     assert code == 0, output
-    assert ("submitted anew" in output) == (script is BEFORE)
+    assert ("are free again" in output) == (script is BEFORE)
     assert ("taken over" in output) == (script is not BEFORE)
     place.assert_each_run_was_submitted_once(sweep)
     code, output = place.launch()
@@ -187,10 +83,24 @@ def test_a_job_that_was_accepted_without_a_word_is_found(place: Place, script: s
 def test_a_job_that_arrives_late_is_waited_for(place: Place) -> None:
     """sbatch is given up after 3 s; what it had begun reaches SLURM 3 s later."""
     sweep = place.sweep()
-    place.replace_sbatch('(sleep 6; "$REAL" "$@" >/dev/null 2>&1) & sleep 30')
+    place.replace_sbatch('setsid sh -c "sleep 6; exec \\"\\$@\\"" sh "$REAL" "$@" >/dev/null 2>&1 & sleep 30')
     code, output = place.launch(DOUBT_S="15")
     assert code == 0, output
     assert "taken over" in output
+    place.assert_each_run_was_submitted_once(sweep)
+
+
+def test_variables_of_the_user_do_not_overrule_the_profile(place: Place) -> None:
+    """sbatch obeys SBATCH_… more than its script. Two runs are an array, one alone is not."""
+    for grid in ([0.1, 0.2], [0.1, 0.2, 0.3]):
+        sweep = place.sweep(grid={NOISE: grid})
+        code, output = place.launch(SBATCH_JOB_NAME="mine", SBATCH_TIMELIMIT="77", SBATCH_NO_REQUEUE="1")
+        assert code == 0, output
+        job = place.ledger.jobs()[-1]
+        shown = place.cluster.command("scontrol", "show", "job", str(job.slurm_id))
+        assert f"JobName={job.name}\n" in shown
+        assert "TimeLimit=00:05:00" in shown
+        assert "Requeue=1" in shown
     place.assert_each_run_was_submitted_once(sweep)
 
 
@@ -320,15 +230,22 @@ def test_prune_cancels_jobs_whose_runs_all_left_the_grid_and_no_others(place: Pl
 
 
 def test_retry_submits_failed_runs_only(place: Place) -> None:
-    sweep = place.sweep()
-    failed = place.folder / sweep.runs[0].run_id
-    failed.mkdir(parents=True)
-    (failed / "config.yaml").write_text(sweep.runs[0].configuration.to_yaml())
-    state = {"phase": "failed", "iteration": 3, "num_iterations": 60, "attempt": 1, "reason": "out of memory"}
-    (failed / "state.json").write_text(json.dumps(state))
+    sweep = place.sweep(grid={NOISE: [0.1, 0.2, 0.3]})
+    first, second, third = (run.run_id for run in sweep.runs)
+    for run, reason in zip(sweep.runs[:2], ("out of memory", "nan"), strict=True):
+        failed = place.folder / run.run_id
+        failed.mkdir(parents=True)
+        (failed / "config.yaml").write_text(run.configuration.to_yaml())
+        state = {"phase": "failed", "iteration": 3, "num_iterations": 60, "attempt": 1, "reason": reason}
+        (failed / "state.json").write_text(json.dumps(state))
     assert place.launch()[0] == 0
-    assert [job.runs for job in place.ledger.jobs()] == [(sweep.runs[1].run_id,)]
     code, output = place.run("retry", "tiny.yaml", "--oom")
+    assert code == 0, output
+    assert [job.runs for job in place.ledger.jobs()] == [(third,), (first,)]
+    code, output = place.run("retry", "tiny.yaml", first)
+    assert code == 2
+    assert f"{first} is waiting; only failed runs are retried" in output
+    code, output = place.run("retry", "tiny.yaml", second[:7])
     assert code == 0, output
     place.assert_each_run_was_submitted_once(sweep)
 

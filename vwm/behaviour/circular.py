@@ -1,16 +1,18 @@
 """Circular statistics of response errors. Every function takes errors in radians, of any shape, as one sample.
 
-Conventions: circular SD σ = √(−2 ln R) and circular variance σ² = −2 ln R, with the resultant length R. (Some texts
-call 1 − R the circular variance; it is not used here.) Deviations enter through h = sin²(δ/2) with δ the distance
-to the mean direction, because 1 − R = 2·mean(h) keeps its digits when errors are small and 1 − |mean(exp(ie))| does
-not.
+Conventions: circular SD σ = √(−2 ln R) and circular variance σ² = −2 ln R, with the resultant length R. Some texts call
+1 − R the circular variance; here that is ``one_minus_resultant``. Deviations enter through h = sin²(δ/2) with δ the
+distance to the mean direction, because 1 − R = 2·mean(h) keeps its digits when errors are small and
+1 − |mean(exp(ie))| does not.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import quad
+from scipy.stats import bootstrap
 
 FloatArray = NDArray[np.float64]
 
@@ -39,8 +41,13 @@ def resultant_length(errors: ArrayLike) -> float:
 
 def circular_variance(errors: ArrayLike) -> float:
     """−2 ln R, in rad² (the convention of the human data of Bays 2014; not 1 − R)."""
-    one_minus_resultant = _one_minus_resultant(_half_angle_squares(errors))
-    return float(-2 * np.log1p(-one_minus_resultant)) if one_minus_resultant < 1 else np.inf
+    dispersion = one_minus_resultant(errors)
+    return float(-2 * np.log1p(-dispersion)) if dispersion < 1 else np.inf
+
+
+def one_minus_resultant(errors: ArrayLike) -> float:
+    """1 − R, without unit, between 0 and 1: the circular variance of Mardia & Jupp (2000) and of astropy."""
+    return _one_minus_resultant(_half_angle_squares(errors))
 
 
 def circular_sd(errors: ArrayLike) -> float:
@@ -84,6 +91,39 @@ def uniform_precision(count: int) -> float:
     peak = np.sqrt(np.log(count + 1))
     value, _ = quad(integrand, 0, peak + 7, points=[peak], epsabs=1e-12, epsrel=1e-12, limit=200)
     return float(value)
+
+
+def bootstrap_interval(
+    statistic: Callable[[FloatArray], float], errors: ArrayLike, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """BCa bootstrap interval of a statistic of this module (Efron 1987).
+
+    Args:
+        statistic: such as ``circular_kurtosis``.
+        errors: [trials], or [trials, items] where a trial has an error for each of several items, as a network's
+            has: what is drawn again are trials.
+        seed: of the 2,000 resamples.
+        level: of confidence.
+
+    Raises:
+        ValueError: fewer than two trials.
+    """
+    sample = np.asarray(errors, dtype=np.float64)
+    if len(sample) < 2:
+        raise ValueError("a bootstrap needs two trials or more")
+    if np.ptp(sample) == 0:  # Every resample is the same, and BCa's correction would be 0/0.
+        value = statistic(sample)
+        return value, value
+    found = bootstrap(
+        (np.arange(len(sample)),),
+        lambda trials: statistic(sample[trials]),
+        n_resamples=2000,
+        vectorized=False,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _sample(errors: ArrayLike) -> FloatArray:

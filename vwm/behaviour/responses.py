@@ -29,6 +29,8 @@ class Responses:
     target: FloatArray  # [rows]
     response: FloatArray  # [rows]
     non_targets: FloatArray  # [rows, most items − 1]: the other places of the trial, NaN where no item was shown
+    location: IntArray | None = None  # [rows] the target's place, where places are known: a network's column
+    non_target_locations: IntArray | None = None  # [rows, most items − 1] the places of ``non_targets``
 
     @property
     def errors(self) -> FloatArray:
@@ -64,6 +66,8 @@ def read_run(path: Path, responder: str) -> Responses:
         target=target[shown],
         response=response[shown],
         non_targets=target[trial[:, None], others[location]],
+        location=location,
+        non_target_locations=others[location],
     )
 
 

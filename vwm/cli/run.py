@@ -3,11 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vwm.cli.guard import guarded
+
+if TYPE_CHECKING:  # Commands import what they need, so that the others start quickly.
+    from vwm.training.mirror import Measures, Mode
+    from vwm.training.run_folder import RunFolder
 
 app = typer.Typer(
     name="vwm",
@@ -33,6 +37,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run's folder; without it, runs/single/<run id>.")
     ] = None,
+    wandb: Annotated[
+        str | None, typer.Option(metavar="MODE", help="Weights & Biases: online, offline (default) or disabled.")
+    ] = None,
 ) -> None:
     """Train a run, or go on with it where it was; the result is written when it is finished.
 
@@ -40,7 +47,9 @@ def train(
     `torchrun --nproc_per_node=2 -m vwm train CONFIG`.
     """
     from vwm.errors import UserError
+    from vwm.training.mirror import tracking_mode
 
+    mode = tracking_mode(wandb)
     if any(path.is_dir() for path in configs):
         if settings or out:
             raise UserError("--set and --out go with a configuration file; a run's folder has both already.")
@@ -52,7 +61,12 @@ def train(
         raise UserError("Give one configuration file, or the folders of several runs to train as one pack.")
     else:
         folders = [_folder_of(configs[0], settings or [], out)]
-    sys.exit(_train(folders))
+    exit_code = _train(folders, mode)
+    if "RANK" in os.environ:
+        from vwm.training.workers import end_process
+
+        end_process(exit_code)
+    sys.exit(exit_code)
 
 
 def _folder_of(config: Path, settings: list[str], out: Path | None) -> Path:
@@ -74,25 +88,38 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _train(paths: list[Path]) -> int:
+def _train(paths: list[Path], mode: "Mode") -> int:
     """Train what is not finished; returns the exit code."""
     from vwm.training.run_folder import RunFolder
 
     folders = [RunFolder(path) for path in paths]
     unfinished = [folder for folder in folders if not folder.is_finished()]
     if unfinished:
+        from vwm.training.tracking import Tracking
         from vwm.training.train import train_folders
 
-        phases = train_folders(unfinished)
+        phases = train_folders(unfinished, Tracking(mode, _measures))
         if "failed" in phases:
             return 1
         if "stopped" in phases:
             # torchrun takes any code but 0 for a crash, and a job reads state.json.
             return 0 if "RANK" in os.environ else 130
     if _is_first_process():
+        from vwm.cli.analysing import analyse_after_training
+
         for folder in folders:
             _print_result(folder.path, folder.read_result())
+            analyse_after_training(folder.path)
     return 0
+
+
+def _measures(run: "RunFolder") -> "Measures":
+    """The measures of a finished run that its summary in Weights & Biases holds: those of its rows in the tables."""
+    from vwm.behaviour.responses import read_run
+    from vwm.behaviour.tables import measures
+
+    table = measures(read_run(run.responses, run.path.name))
+    return {str(name): column.tolist() for name, column in table.items()}
 
 
 @app.command()
@@ -107,6 +134,33 @@ def evaluate(
     from vwm.training.run_folder import RunFolder
 
     _print_result(run, evaluate_folder(RunFolder(run)))
+
+
+@app.command()
+def analyse(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Do this analysis alone. Repeatable; a wrong name lists them."),
+    ] = None,
+    over_training: Annotated[
+        bool,
+        typer.Option("--over-training", help="Analyse every checkpoint that keep_every kept: a table and figures."),
+    ] = False,
+) -> None:
+    """Ask how the network of a run remembers: a text, numbers and figures for each analysis, in DIR/analysis.
+
+    The latest checkpoint is analysed, of a run in training too. What is there from an earlier call is replaced.
+    """
+    from vwm.analysis.names import check_names
+    from vwm.cli.analysing import analyse_over_training, analyse_run, open_trained
+
+    names = check_names(only or [])
+    trained = open_trained(run)
+    if over_training:
+        analyse_over_training(run, names)
+    elif not analyse_run(run, names, trained):
+        sys.exit(2)
 
 
 @app.command()

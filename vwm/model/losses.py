@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from vwm.config import ErrorDef
 from vwm.model.task import Trials, wrap
@@ -12,6 +11,7 @@ from vwm.model.task import Trials, wrap
 # acos has an infinite slope at ±1, and the square root at 0. Cosines are kept this far inside, which holds the slope
 # below about 700 and moves an error of exactly 0 to 1.4e-3 rad; lengths are kept above it.
 GUARD = 1e-6
+_SHORTEST = 1e-12  # of a read-out that still has a direction
 
 
 def decoded_angle(readout: Tensor) -> Tensor:
@@ -41,7 +41,9 @@ def error_loss(error_def: ErrorDef, readout: Tensor, trials: Trials) -> Tensor:
             return mean_over_shown(difference.square().sum(-1), trials)
         distance = torch.linalg.vector_norm(difference, dim=-1)
         return mean_over_shown(10 * distance.clamp_min(GUARD).sqrt(), trials)
-    direction = normalize(readout, dim=-1).mean(0)
+    cos, sin = readout.unbind(-1)
+    inverse_length = torch.rsqrt((cos * cos + sin * sin).clamp_min(_SHORTEST**2))
+    direction = torch.stack([(cos * inverse_length).mean(0), (sin * inverse_length).mean(0)], dim=-1)
     if error_def == "norml2":
         return mean_over_shown(torch.linalg.vector_norm(target - direction, dim=-1), trials)
     delta = torch.acos((target * direction).sum(-1).clamp(GUARD - 1, 1 - GUARD))

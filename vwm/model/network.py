@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from vwm.config import ModelParams
-from vwm.model.noise import transmit
-from vwm.model.recurrence import power_law, run_recurrence, saturating
+from vwm.model.noise import strength
+from vwm.model.recurrence import Spikes, Trial, run_trial
 from vwm.model.task import Trials, input_code
+from vwm.model.variates import draw_keys
 
 
 class Network(nn.Module):
@@ -62,70 +63,87 @@ class Simulation:
     """A batch of trials run through some networks.
 
     Attributes:
-        rates: [steps, members, trials, N], Hz.
+        mean_rate: [members, trials], over steps and units, Hz.
         readout: [decode steps, members, trials, M, 2], the (cos, sin) estimate û of every location.
     """
 
-    rates: Tensor
+    mean_rate: Tensor
     readout: Tensor
 
 
-def can_run_together(first: ModelParams, second: ModelParams) -> bool:
-    """Whether networks of these two parameter sets fit into one batched simulation."""
+def batch_shape(params: ModelParams) -> tuple[object, ...]:
+    """The sizes of a simulation: networks for which this is equal can be trained as one pack."""
+    return (
+        params.num_neurons,
+        params.max_item_num,
+        params.positive_input,
+        params.saturation_firing_rate > 0,
+        params.steps,
+        params.stimulus_steps,
+        params.decode_steps,
+    )
 
-    def shape(params: ModelParams) -> tuple[object, ...]:
-        return (
-            params.num_neurons,
-            params.max_item_num,
-            params.positive_input,
-            params.saturation_firing_rate > 0,
-            params.steps,
-            params.stimulus_steps,
-            params.decode_steps,
-        )
 
-    return shape(first) == shape(second)
+def noise_law(params: ModelParams) -> tuple[str, ...]:
+    """What networks of one simulation have in common beside their shape: how their spike noise is drawn."""
+    return (params.spike_noise_type, params.gamma_sampler) if params.spike_noise_factor > 0 else ()
+
+
+def draws_by_torch(params: ModelParams, compile: bool) -> bool:
+    """Whether gamma variates come from torch's sampler: uncompiled, the other one is a hundred small operations."""
+    if params.spike_noise_type not in ("gamma", "csnr"):
+        return False
+    return params.gamma_sampler == "torch" or (params.gamma_sampler == "auto" and not compile)
 
 
 def simulate(
-    networks: Sequence[Network], trials: Sequence[Trials], generators: Sequence[torch.Generator]
+    networks: Sequence[Network],
+    trials: Sequence[Trials],
+    generators: Sequence[torch.Generator],
+    *,
+    compile: bool = False,
 ) -> Simulation:
     """Run each network on its own trials with its own random numbers, all members at once.
 
     Args:
-        networks: members for which `can_run_together` holds.
+        networks: members of equal `batch_shape` and `noise_law`.
         trials: a batch for each member, equally many trials each.
         generators: the source of each member's spike noise.
+        compile: whether element-wise parts are compiled: worth it from about 1e8 updates of a unit on.
     """
     first = networks[0].params
-    if not all(can_run_together(first, network.params) for network in networks[1:]):
-        raise ValueError("these networks differ in a size that a batched simulation needs to be equal")
+    if len({(batch_shape(network.params), noise_law(network.params)) for network in networks}) > 1:
+        raise ValueError("these networks differ in a size or in the noise, which one simulation needs to be equal")
+    like = networks[0].tau
 
-    def noisy(rates: Tensor) -> Tensor:
-        """Transmitted rates; the member dimension is the third from the right."""
-        drawn = [
-            transmit(network.params, member, generator)
-            for network, member, generator in zip(networks, rates.unbind(-3), generators, strict=True)
-        ]
-        return torch.stack(drawn, dim=-3)
+    def constants(values: Sequence[float]) -> Tensor:
+        """One number a member, [members, 1, 1]."""
+        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
-    weights = torch.stack([network.recurrent * network.sign for network in networks])
-    code = torch.stack([input_code(network.params, batch) for network, batch in zip(networks, trials, strict=True)])
-    input_drive = torch.bmm(code, torch.stack([network.input for network in networks]).transpose(1, 2))
-    leak = torch.stack([network.params.dt / network.tau for network in networks])[:, None, :]
-    saturation = torch.tensor(
-        [network.params.saturation_firing_rate for network in networks], dtype=leak.dtype, device=leak.device
-    )[:, None, None]
-    rates = run_recurrence(
-        weights,
-        input_drive,
-        leak,
-        first.steps,
-        first.stimulus_steps,
-        (lambda drive: saturating(drive, saturation)) if first.saturation_firing_rate > 0 else power_law,
-        noisy,
+    is_noisy = first.spike_noise_factor > 0
+    spikes = Spikes(
+        kind=first.spike_noise_type if is_noisy else None,
+        strength=constants([strength(network.params) if is_noisy else 0.0 for network in networks]),
+        # A key for the rates before each step and after the last, and one for each step of the read-out.
+        keys=torch.stack([draw_keys(first.steps + 1 + first.decode_steps, g) for g in generators], dim=1).unbind(0),
+        by_torch=is_noisy and draws_by_torch(first, compile),
+        generators=generators,
     )
-    # The read-out hears the spikes as well, a fresh draw of them.
-    heard = noisy(rates[first.steps - first.decode_steps :])
-    readout = torch.einsum("smtn,mcn->smtc", heard, torch.stack([network.readout for network in networks]))
-    return Simulation(rates, readout.view(*readout.shape[:-1], first.max_item_num, 2))
+    saturation = constants([network.params.saturation_firing_rate for network in networks])
+    trial = Trial(
+        steps=first.steps,
+        decode_steps=first.decode_steps,
+        stimulus_steps=first.stimulus_steps,
+        leak=torch.stack([network.params.dt / network.tau for network in networks])[:, None, :],
+        saturation=saturation if first.saturation_firing_rate > 0 else None,
+        spikes=spikes,
+        compile=compile,
+    )
+    code = torch.stack([input_code(network.params, batch) for network, batch in zip(networks, trials, strict=True)])
+    mean_rate, readout = run_trial(
+        trial,
+        weights=torch.stack([network.recurrent * network.sign for network in networks]),
+        input_drive=torch.bmm(code, torch.stack([network.input for network in networks]).transpose(1, 2)),
+        readout_weights=torch.stack([network.readout for network in networks]),
+    )
+    return Simulation(mean_rate, readout.view(*readout.shape[:-1], first.max_item_num, 2))

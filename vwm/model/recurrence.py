@@ -1,50 +1,376 @@
-"""All steps of a batch of trials, as plain autograd; several networks at once along a leading member dimension."""
+"""All steps of a batch of trials, forward and backward; several networks at once along a leading member dimension.
 
-from collections.abc import Callable
+One autograd function covers the whole trial. With a = dt/τ, W_e = W·sign and s_t = noise(r_t), D_t = ∂s_t/∂r_t,
+
+    x_t = W_e s_t + [stimulus on] B u        r_{t+1} = r_t + a (φ(x_t) − r_t)        P_t = a φ'(x_t).
+
+Going back, with λ_t = ∂L/∂r_t, g_t what read-out and rate penalty add to it, and δ_t = P_t λ_{t+1},
+
+    λ_t = g_t + (1 − a) λ_{t+1} + (W_eᵀ δ_t) D_t        ∂L/∂W_e = Σ_t δ_t s_tᵀ        ∂L/∂(B u) = Σ_on δ_t,
+
+the sum over steps and trials being one matrix product. s, D and P are kept from the way forward, in buffers that the
+next iteration uses again; where they would be too large, they are computed again a stretch of steps at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from vwm.config import SpikeNoiseType
+from vwm.model.compiled import compiled
+from vwm.model.noise import transmitted, transmitted_by_torch
+
+KEPT_BYTES = 2 * 2**30
+"""What a member may keep of a trial for the way back; beyond, steps are computed twice. A function of the
+configuration alone, so that a run does not depend on the machine it is on."""
 
 
-def saturating(drive: Tensor, saturation: Tensor) -> Tensor:
-    """φ(x) = (r_max / 2)·(1 + tanh(0.14 x − 4.2)), Hz; ``saturation`` is r_max, broadcast against the drive."""
-    return saturation / 2 * (1 + torch.tanh(0.14 * drive - 4.2))
+@dataclass(frozen=True)
+class Spikes:
+    """The spike noise of some members.
+
+    Attributes:
+        kind: None where rates are transmitted as they are.
+        strength: [members, 1, 1], see `noise.strength`.
+        keys: for each step and then for each step of the read-out the random words [members, 2] of its draw.
+        by_torch: whether gamma variates come from torch's sampler.
+        generators: the source of each member's draws, where torch's sampler makes them.
+    """
+
+    kind: SpikeNoiseType | None
+    strength: Tensor
+    keys: Sequence[Tensor]
+    by_torch: bool
+    generators: Sequence[torch.Generator]
 
 
-def power_law(drive: Tensor) -> Tensor:
-    """φ(x) = 0.18·max(x − 10, 1e-10)^1.7, Hz: no saturation."""
-    return 0.18 * (drive - 10).clamp_min(1e-10) ** 1.7
+@dataclass(frozen=True)
+class Trial:
+    """What a trial is apart from weights and input.
+
+    Attributes:
+        steps, decode_steps: Euler steps, and how many of them, the last ones, are read out.
+        stimulus_steps: indices of the steps that receive the input.
+        leak: [members, 1, N], dt/τ.
+        saturation: [members, 1, 1] r_max in Hz, or None for the power law.
+        spikes: the noise.
+        compile: whether the element-wise parts are compiled.
+    """
+
+    steps: int
+    decode_steps: int
+    stimulus_steps: range
+    leak: Tensor
+    saturation: Tensor | None
+    spikes: Spikes
+    compile: bool
 
 
-def run_recurrence(
-    weights: Tensor,
-    input_drive: Tensor,
-    leak: Tensor,
-    steps: int,
-    stimulus_steps: range,
-    activation: Callable[[Tensor], Tensor],
-    transmit: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Integrate τ dr/dt = −r + φ(W r̃ + B u) from r = 0 by Euler's method.
+def run_trial(trial: Trial, weights: Tensor, input_drive: Tensor, readout_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Integrate τ dr/dt = −r + φ(W r̃ + B u) from r = 0 by Euler's method, and read out.
 
     Args:
+        trial: sizes, constants and noise.
         weights: [members, N, N], W_ij s_j: receiving unit first, the sign of the sending unit applied.
         input_drive: [members, trials, N], B·u while the stimulus is on.
-        leak: [members, 1, N], dt/τ.
-        steps: Euler steps of a trial.
-        stimulus_steps: indices of the steps that receive the input.
-        activation: φ, from [members, trials, N] to the same shape.
-        transmit: from rates r to transmitted rates r̃, [members, trials, N].
+        readout_weights: [members, 2 M, N].
 
     Returns:
-        Rates in Hz, [steps, members, trials, N]; index t holds the state after step t.
+        Mean rate over steps and units, Hz, [members, trials], and the read-out [decode steps, members, trials, 2 M].
+        Both are differentiable in the three tensors.
     """
-    rates = torch.zeros_like(input_drive)
-    states = []
-    for step in range(steps):
-        drive = torch.bmm(transmit(rates), weights.transpose(1, 2))
-        if step in stimulus_steps:
-            drive = drive + input_drive
-        rates = rates + leak * (activation(drive) - rates)
-        states.append(rates)
-    return torch.stack(states)
+    # torch gives apply no types.
+    mean_rate, readout = _Run.apply(trial, weights, input_drive, readout_weights)  # type: ignore[no-untyped-call]
+    return mean_rate, readout
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Element-wise parts
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def activation(drive: Tensor, saturation: Tensor | None) -> tuple[Tensor, Tensor]:
+    """φ and φ' in Hz: (r_max / 2)·(1 + tanh(0.14 x − 4.2)), or without saturation 0.18·max(x − 10, 1e-10)^1.7."""
+    if saturation is not None:
+        # (1 + tanh y)/2 is the logistic function at 2y, which is cheaper.
+        share = torch.sigmoid(0.28 * drive - 8.4)
+        return saturation * share, saturation * 0.28 * share * (1 - share)
+    above = (drive - 10).clamp_min(1e-10)
+    slope = torch.where(drive > 10, 0.18 * 1.7 * above**0.7, 0)
+    return 0.18 * above**1.7, slope
+
+
+def _step(
+    drive: Tensor,
+    rates: Tensor,
+    total: Tensor,
+    gain: Tensor,
+    leak: Tensor,
+    saturation: Tensor | None,
+    kind: SpikeNoiseType | None,
+    key: Tensor,
+    strength: Tensor,
+    sent: Tensor,
+    slope: Tensor,
+) -> None:
+    """r ← r + a (φ(x) − r), add r to the total, P ← a φ'(x); then s ← noise(r) and D ← ∂s/∂r for the next step."""
+    value, steepness = activation(drive, saturation)
+    following = rates + leak * (value - rates)
+    gain.copy_(leak * steepness)
+    rates.copy_(following)
+    total.add_(following)
+    _transmit(kind, following, key, strength, sent, slope)
+
+
+def _transmit(
+    kind: SpikeNoiseType | None,
+    rates: Tensor,
+    key: Tensor,
+    strength: Tensor,
+    sent: Tensor,
+    slope: Tensor,
+) -> None:
+    """s ← noise(r), D ← ∂s/∂r."""
+    if kind is None:
+        sent.copy_(rates)
+        return
+    value, steepness = transmitted(kind, rates, key, strength)
+    sent.copy_(value)
+    slope.copy_(steepness)
+
+
+def _go_back(adjoint: Tensor, back: Tensor, slope: Tensor | None, extra: Tensor, leak: Tensor, delta: Tensor) -> None:
+    """λ ← g + (1 − a) λ + (W_eᵀ δ) D, then δ ← P λ in the place of P."""
+    through = back if slope is None else back * slope
+    following = extra + (1 - leak) * adjoint + through
+    adjoint.copy_(following)
+    delta.mul_(following)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The function
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class _Pool:
+    """Buffers that one iteration leaves to the next: allocating hundreds of MB afresh costs more than filling them."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[Any, ...], list[Tensor]] = {}
+
+    def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A buffer of this shape; its content is what the last user left."""
+        key = (*shape, like.dtype, like.device)
+        free = self._free.get(key, [])
+        return free.pop() if free else torch.empty(*shape, dtype=like.dtype, device=like.device)
+
+    def give_back(self, *buffers: Tensor) -> None:
+        """These will not be read any more."""
+        for buffer in buffers:
+            self._free.setdefault((*buffer.shape, buffer.dtype, buffer.device), []).append(buffer)
+
+    def clear(self) -> None:
+        """Free what no iteration uses just now."""
+        self._free.clear()
+
+
+POOL = _Pool()
+
+
+class _Stretch:
+    """Steps first … stop − 1 of a trial: what they leave for the way back, each [steps, members, trials, N]."""
+
+    def __init__(self, trial: Trial, first: int, stop: int, like: Tensor) -> None:
+        self.first, self.stop = first, stop
+        self.first_decode = max(first, trial.steps - trial.decode_steps)
+        self.is_noisy = trial.spikes.kind is not None
+        steps, decode = stop - first, max(0, stop - self.first_decode)
+        self.sent = POOL.take((steps, *like.shape), like)  # s
+        self.gain = POOL.take((steps, *like.shape), like)  # P, and on the way back δ
+        self.heard = POOL.take((decode, *like.shape), like)  # r̃ of the read-out
+        self.slope = POOL.take((steps if self.is_noisy else 1, *like.shape), like)  # D; without noise not used
+        self.heard_slope = POOL.take((decode if self.is_noisy else 1, *like.shape), like)
+
+    def give_back(self) -> None:
+        """The buffers to the next user."""
+        POOL.give_back(self.sent, self.gain, self.heard, self.slope, self.heard_slope)
+
+
+class _Batch:
+    """The state of a batch of trials on its way through the steps."""
+
+    def __init__(self, trial: Trial, weights: Tensor, input_drive: Tensor) -> None:
+        self.trial, self.weights, self.input_drive = trial, weights.transpose(1, 2), input_drive
+        self.rates, self.total = torch.zeros_like(input_drive), torch.zeros_like(input_drive)
+        self.drive = torch.empty_like(input_drive)
+        self.unused = torch.empty_like(input_drive), torch.empty_like(input_drive)
+        spikes = trial.spikes
+        self.kind = None if spikes.by_torch else spikes.kind  # the noise of the compiled parts
+
+    def run(self, stretch: _Stretch) -> None:
+        """Take the steps of a stretch and fill it."""
+        trial, step_on = self.trial, compiled(_step, self.trial.compile)
+        noisy, keys = stretch.is_noisy, trial.spikes.keys
+        sents, gains, slopes = stretch.sent.unbind(0), stretch.gain.unbind(0), stretch.slope.unbind(0)
+        self._transmit(stretch.first, sents[0], slopes[0])
+        for step in range(stretch.first, stretch.stop):
+            at, late = step - stretch.first, step - stretch.first_decode
+            if step in trial.stimulus_steps:
+                torch.baddbmm(self.input_drive, sents[at], self.weights, out=self.drive)
+            else:
+                torch.bmm(sents[at], self.weights, out=self.drive)
+            sent, slope = self.unused
+            if step + 1 < stretch.stop:
+                sent, slope = sents[at + 1], slopes[at + 1 if noisy else 0]
+            step_on(
+                *(self.drive, self.rates, self.total, gains[at], trial.leak, trial.saturation),
+                *(self.kind, keys[step + 1], trial.spikes.strength, sent, slope),
+            )
+            if late >= 0:
+                heard_slope = stretch.heard_slope[late if noisy else 0]
+                first_key = trial.steps + 1 + stretch.first_decode - (trial.steps - trial.decode_steps)
+                self._transmit(first_key + late, stretch.heard[late], heard_slope)
+            if trial.spikes.by_torch and step + 1 < stretch.stop:
+                self._transmit_by_torch(sent, slope)
+
+    def _transmit(self, key: int, sent: Tensor, slope: Tensor) -> None:
+        """Transmitted rates, with their slopes."""
+        spikes = self.trial.spikes
+        if spikes.by_torch:
+            self._transmit_by_torch(sent, slope)
+        else:
+            transmit = compiled(_transmit, self.trial.compile)
+            transmit(self.kind, self.rates, spikes.keys[key], spikes.strength, sent, slope)
+
+    def _transmit_by_torch(self, sent: Tensor, slope: Tensor) -> None:
+        spikes = self.trial.spikes
+        assert spikes.kind is not None
+        for member, generator in enumerate(spikes.generators):
+            sent[member], slope[member] = transmitted_by_torch(
+                spikes.kind, self.rates[member], spikes.strength[member], generator
+            )
+
+
+class _Run(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, trial: Trial, weights: Tensor, input_drive: Tensor, readout_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        members, trials, _ = input_drive.shape
+        first_decode = trial.steps - trial.decode_steps
+        readout = input_drive.new_empty(trial.decode_steps, members, trials, readout_weights.shape[1])
+        batch = _Batch(trial, weights, input_drive)
+        is_training = any(ctx.needs_input_grad)
+        # Without a way back nothing is kept: a few steps at a time go through the same buffers.
+        length = _steps_that_fit(trial, input_drive) if is_training else min(trial.steps, 16)
+        starts: list[_Start] = []
+        stretch = None
+        for first in range(0, trial.steps, length):
+            if stretch is not None:
+                stretch.give_back()
+            generators = [generator.get_state() for generator in trial.spikes.generators]
+            starts.append(_Start(first, min(first + length, trial.steps), batch.rates.clone(), generators))
+            stretch = _Stretch(trial, starts[-1].first, starts[-1].stop, input_drive)
+            batch.run(stretch)
+            decoded = range(stretch.first_decode - first_decode, stretch.stop - first_decode)
+            if decoded:
+                estimate = torch.bmm(_by_member(stretch.heard), readout_weights.transpose(1, 2))
+                estimate = estimate.view(members, len(decoded), trials, -1).transpose(0, 1)
+                readout[decoded.start : decoded.stop] = estimate
+        assert stretch is not None
+        if is_training:
+            ctx.trial, ctx.starts, ctx.last = trial, starts, stretch
+            ctx.save_for_backward(weights, input_drive, readout_weights)
+        else:
+            stretch.give_back()
+        return batch.total.mean(2) / trial.steps, readout
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_rate: Tensor, grad_readout: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
+        trial: Trial = ctx.trial
+        weights, input_drive, readout_weights = ctx.saved_tensors
+        stretch: _Stretch | None = ctx.last
+        ctx.last = None
+        go_back = compiled(_go_back, trial.compile)
+        by_rate = (grad_rate / (trial.steps * weights.shape[1]))[:, :, None].contiguous()
+        grad_weights, grad_readout_weights = torch.zeros_like(weights), torch.zeros_like(readout_weights)
+        grad_drive, adjoint, back = (torch.zeros_like(input_drive) for _ in range(3))
+        slope: Tensor | None = None
+        for start in reversed(ctx.starts):
+            if stretch is None:
+                stretch = _again(trial, start, weights, input_drive)
+            if slope is None and stretch.is_noisy:
+                slope = stretch.slope[-1]  # The last state goes to no further step: what comes back is 0 there.
+            by_readout = _through_readout(trial, stretch, grad_readout, readout_weights, grad_readout_weights)
+            by_readout += by_rate
+            for step in reversed(range(start.first, start.stop)):
+                at, late = step - start.first, step - stretch.first_decode
+                extra = by_readout[late] if late >= 0 else by_rate
+                go_back(adjoint, back, slope, extra, trial.leak, stretch.gain[at])
+                torch.bmm(stretch.gain[at], weights, out=back)
+                slope = stretch.slope[at] if stretch.is_noisy else None
+            grad_weights.baddbmm_(_by_member(stretch.gain).transpose(1, 2), _by_member(stretch.sent))
+            on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
+            if on:
+                grad_drive += stretch.gain[on.start - start.first : on.stop - start.first].sum(0)
+            if slope is not None and start.first > 0:
+                slope = slope.clone()  # The buffer goes to the stretch before.
+            stretch.give_back()
+            stretch = None
+        return None, grad_weights, grad_drive, grad_readout_weights
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a stretch of steps begins, so that it can be computed again."""
+
+    first: int
+    stop: int
+    rates: Tensor
+    generators: list[Tensor]  # their states
+
+
+def _by_member(buffer: Tensor) -> Tensor:
+    """[members, steps × trials, …] from [steps, members, trials, …]; a view where there is one member."""
+    return buffer.transpose(0, 1).flatten(1, 2)
+
+
+def _steps_that_fit(trial: Trial, input_drive: Tensor) -> int:
+    """Steps that a stretch may have for its s, D and P to stay below `KEPT_BYTES` a member."""
+    a_step = 3 * input_drive[0].numel() * input_drive.element_size()
+    return max(1, min(trial.steps, KEPT_BYTES // a_step))
+
+
+def _again(trial: Trial, start: _Start, weights: Tensor, input_drive: Tensor) -> _Stretch:
+    """Take the steps of a stretch once more, with the random numbers they had."""
+    generators = [torch.Generator(device=input_drive.device) for _ in start.generators]
+    for generator, state in zip(generators, start.generators, strict=True):
+        generator.set_state(state)
+    batch = _Batch(replace(trial, spikes=replace(trial.spikes, generators=generators)), weights, input_drive)
+    batch.rates.copy_(start.rates)
+    stretch = _Stretch(trial, start.first, start.stop, input_drive)
+    batch.run(stretch)
+    return stretch
+
+
+def _through_readout(
+    trial: Trial, stretch: _Stretch, grad_readout: Tensor, readout_weights: Tensor, grad_readout_weights: Tensor
+) -> Tensor:
+    """Add ∂L/∂F and return ∂L/∂r by way of the read-out, [decode steps of the stretch, members, trials, N].
+
+    The result lies in the buffer of the transmitted rates, which are not needed any more.
+    """
+    heard = stretch.heard
+    if len(heard):
+        late = stretch.first_decode - (trial.steps - trial.decode_steps)
+        gradient = _by_member(grad_readout[late : late + len(heard)])
+        grad_readout_weights.baddbmm_(gradient.transpose(1, 2), _by_member(heard))
+        torch.matmul(grad_readout[late : late + len(heard)], readout_weights, out=heard)
+        if stretch.is_noisy:
+            heard.mul_(stretch.heard_slope)
+    return heard

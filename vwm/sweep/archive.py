@@ -73,6 +73,33 @@ class Archive:
                     copy.write_bytes(file.read(member))
             yield copy
 
+    def checksums(self, name: str) -> dict[str, tuple[int, int]]:
+        """Size in bytes and CRC-32 of the file of this name of every run in the archive that has one.
+
+        Raises:
+            UserError: the archive cannot be read.
+        """
+        if not self.states:
+            return {}
+        with self._opened() as file:
+            paths = ((info.filename.partition("/"), info) for info in file.infolist())
+            return {run: (info.file_size, info.CRC) for (run, _, member), info in paths if member == name}
+
+    def texts(self, inside: str, ending: str) -> dict[str, dict[str, str]]:
+        """The files of a folder inside a run's whose names end so: by run id and place, their text.
+
+        Raises:
+            UserError: the archive cannot be read.
+        """
+        found: dict[str, dict[str, str]] = {}
+        if self.states:
+            with self._opened() as file:
+                for info in file.infolist():
+                    run, _, member = info.filename.partition("/")
+                    if member.startswith(inside) and member.endswith(ending):
+                        found.setdefault(run, {})[f"{self.path}: {info.filename}"] = file.read(info).decode()
+        return found
+
 
 def pack(folder: Path, runs: Sequence[str]) -> int:
     """Move the folders of these finished runs into the archive, beside those that are in it.

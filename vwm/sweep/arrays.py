@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from vwm.sweep.ledger import Job
+from vwm.sweep.ledger import Job, Ledger
 from vwm.sweep.limits import Limits
 from vwm.sweep.plan import ObservedRun
 from vwm.sweep.profile import SlurmProfile
-from vwm.sweep.slurm import QueueEntry
+from vwm.sweep.slurm import QueueEntry, queue
 
 Pack = list[ObservedRun]
 
@@ -48,6 +49,16 @@ def live_elements(jobs: Sequence[Job], queue: Sequence[QueueEntry]) -> list[Live
         if job is not None and (entry.index or 0) < len(job.elements):
             live.append(LiveElement(entry, job.elements[entry.index or 0]))
     return live
+
+
+def live_analyses(folder: Path) -> list[LiveElement]:
+    """What waits or runs of the jobs that analyse runs of the sweep in ``folder`` (runs/<sweep>).
+
+    Raises:
+        SchedulerUnreachable: there are such jobs, and SLURM does not answer.
+    """
+    jobs = [job for job in Ledger(folder / "ledger.jsonl").jobs() if job.analyses and job.slurm_id]
+    return live_elements(jobs, queue([job.name for job in jobs])) if jobs else []
 
 
 def arrange(packs: Sequence[Pack], most_elements: int, at_a_time: int | None) -> tuple[Array, ...]:

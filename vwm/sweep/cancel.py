@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vwm.sweep import slurm
+from vwm.sweep.arrays import live_analyses
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.plan import ObservedRun
 from vwm.sweep.slurm import QueueEntry, SchedulerUnreachable
@@ -23,7 +24,7 @@ def cancel_runs(folder: Path, chosen: Sequence[ObservedRun], everything: Sequenc
     """Cancel runs of the sweep in ``folder``; only jobs of this sweep, known by id and by name, are touched.
 
     Args:
-        chosen: the runs to cancel; those that are finished stay as they are.
+        chosen: the runs to cancel; those that are finished stay as they are, but are not analysed further.
         everything: all runs of the sweep, as they were observed with SLURM's answer.
     """
     unfinished = [observed for observed in chosen if observed.state != "finished"]
@@ -37,12 +38,14 @@ def cancel_runs(folder: Path, chosen: Sequence[ObservedRun], everything: Sequenc
     for run_id in asked:
         RunFolder(folder / run_id).request_stop("stop requested")
     lines, failure = [], ""
-    if whole:
-        try:
+    meant = {observed.run_id for observed in chosen}
+    try:
+        whole += [element.entry for element in live_analyses(folder) if meant.issuperset(element.runs)]
+        if whole:
             slurm.cancel(whole)
             lines.append(f"{_count(len(whole), 'SLURM job')} cancelled: {_some([entry.target for entry in whole])}.")
-        except SchedulerUnreachable as error:
-            failure = str(error)
+    except SchedulerUnreachable as error:
+        failure = str(error)
     if asked:
         lines.append(f"{_count(len(asked), 'run')} asked to save and stop.")
     failure = failure or next((run.note for run in unfinished if run.state == "unreachable"), "")

@@ -37,7 +37,7 @@ def _train(folder: RunFolder) -> tuple[Phase, str | None]:
         train_folders([folder])
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # Whatever it is, the debugger is to open where it was raised.
         traceback.print_exc()
         print("The debugger stands where the error was raised: w shows the way there, q leaves.", file=sys.stderr)
         pdb.post_mortem(error.__traceback__)

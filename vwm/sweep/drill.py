@@ -1,58 +1,35 @@
 """A drill: on the user's own cluster, a small run is interrupted in three ways and compared with one that was not.
 
-First a job measures how fast the cluster trains, so that the two runs last longer than the time limit of their jobs on
-any machine. Everything goes the way of a real sweep: the same submission, the same jobs, the same files.
+Both would train for ever. The one is given notice, requeued, and run into its time limit; as soon as it has gone on
+after that, both are ended, and what they have come to by the same iteration is compared. Everything goes the way of a
+real sweep: the same submission, the same jobs, the same files.
 """
 
-import io
 import re
 import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
 from vwm.errors import UserError
-from vwm.files import dump_yaml, write_atomically
 from vwm.sweep import slurm
 from vwm.sweep.drill_report import Step, are_close, report, rows
+from vwm.sweep.drill_run import KEEP_EVERY, DrillRun, OverError
 from vwm.sweep.grants import Grant, ask_for_grants
-from vwm.sweep.grid import Sweep, read_sweep
-from vwm.sweep.ledger import Job, Ledger
 from vwm.sweep.limits import why_refused
-from vwm.sweep.plan import STARTABLE
 from vwm.sweep.profile import Profile, SlurmProfile
-from vwm.sweep.scheduled import why_waiting
-from vwm.sweep.slurm import QueueEntry, SchedulerUnreachable, ask
-from vwm.sweep.submit import Submission
-from vwm.training.run_folder import RunFolder, RunState
+from vwm.sweep.slurm import SchedulerUnreachable, ask
+from vwm.training.run_folder import RunState
 
 _TIME_LIMIT_MIN = 2
 _SIGNAL_DELAY_S = 20  # SLURM gives notice of the limit this long before, or up to a minute earlier.
-_TRAINING_S = 140  # Two short attempts and one up to the limit fit in, whenever the notice comes.
-_ROUNDS = 3  # at most, where cores that were busy while the speed was measured become free
-_UNDISTURBED_MIN = 20  # at most; the two runs may share the cores of a node
-_MEASURE_S = 8.0
-_POLL_S = 1.0
-_POLLS_PER_QUEUE = 5
-_GONE_S = 20.0  # A file system may show the last files of a job so late.
-_CONFIGURATION: dict[str, dict[str, Any]] = {
-    "model_params": {
-        **{"max_item_num": 3, "item_num": [1, 2, 3], "num_neurons": 16, "dt": 20, "tau_min": 40, "tau_max": 200},
-        **{"spike_noise_factor": 0.2, "T_init": 20, "T_stimi": 60, "T_delay": 60, "T_decode": 60},
-    },
-    "training_params": {
-        **{"num_trials": 24, "eta": 1e-3, "logging_period": 20},
-        **{"adaptive_lr_patience": 40, "early_stop_patience": 100_000_000},
-    },
-}
-_FILES = ("history.jsonl", "checkpoint.pt", "responses.npz", "result.json")
+_UNDISTURBED_MIN = 30  # at most; it is ended with the other one
+_TRIES = 4  # of an interruption that another one came before: the cluster's own, or the time limit of a slow start
 
 _NO_REQUEUE = (
     "this cluster does not let a job requeue itself: runs stop there, and launch has to be called again; "
@@ -61,39 +38,8 @@ _NO_REQUEUE = (
 _TOO_SLOW = "a run could not save in time: raise signal_delay_s in the profile, and look at the job's log"
 
 
-class _OverError(Exception):
-    """The drill cannot go on; the message says why."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-@dataclass(frozen=True)
-class _OneRun:
-    """A sweep of one run in the drill's folder."""
-
-    sweep: Sweep
-    profile: SlurmProfile
-    path: Path  # the sweep's folder
-
-    @property
-    def name(self) -> str:
-        return self.sweep.name
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.path / self.sweep.runs[0].run_id)
-
-    def jobs(self) -> list[Job]:
-        """The jobs that SLURM was given, the latest last."""
-        return [job for job in Ledger(self.path / "ledger.jsonl").jobs() if job.slurm_id]
-
-    def live(self) -> QueueEntry | None:
-        """Its latest job, while it waits or runs."""
-        job = self.jobs()[-1]
-        ours = [entry for entry in slurm.queue([job.name]) if entry.array_id == job.slurm_id]
-        return ours[0] if ours else None
+class _RefusedError(Exception):
+    """SLURM does not requeue a job; the message is what it said."""
 
 
 class Drill:
@@ -122,8 +68,8 @@ class Drill:
         self.console = console
         self.folder = runs / time.strftime("drill-%Y%m%d-%H%M%S")
         self.steps: list[Step] = []
-        self._runs: list[_OneRun] = []
-        self._began, self._began_at = time.monotonic(), time.time()
+        self._runs: list[DrillRun] = []
+        self._began = time.monotonic()
         self._said = ""
 
     def run(self) -> int:
@@ -136,11 +82,11 @@ class Drill:
             ask("scontrol", "ping")
             refusal = why_refused(self._profile(_UNDISTURBED_MIN))
             if refusal is not None:
-                raise _OverError(f"SLURM refuses a job of this profile: {refusal}", 2)
+                raise OverError(f"SLURM refuses a job of this profile: {refusal}", 2)
             self.folder.mkdir(parents=True)
-            self._say(f"The drill takes seven minutes or more. Its files: {self.folder}")
+            self._say(f"The drill takes four to ten minutes where no job has to wait. Its files: {self.folder}")
             grants = self._drill()
-        except _OverError as over:
+        except OverError as over:
             self._say(str(over), "red")
             if self.steps:
                 self.console.print(report(self.steps, []))
@@ -155,208 +101,129 @@ class Drill:
         return 0 if all(step.verdict == "passed" for step in self.steps) else 1
 
     def _drill(self) -> list[Grant]:
-        iterations = self._measure()
-        for number in range(1, _ROUNDS + 1):
-            started = len(self.steps)
-            disturbed = self._submit(f"disturbed-{number}", iterations, _TIME_LIMIT_MIN)
-            undisturbed = self._submit(f"undisturbed-{number}", iterations, _UNDISTURBED_MIN)
-            found = re.search(r"\bPartition=([^\s,]+)", ask("scontrol", "show", "job", self._id(disturbed)))
-            self._give_notice(disturbed)
-            self._requeue(disturbed)
-            self._run_into_the_limit(disturbed)
-            state = disturbed.folder.read_state()
-            if number == _ROUNDS or state is None or all(step.verdict != "not seen" for step in self.steps[started:]):
-                break
-            self._say(
-                "The runs were too short, for training is faster than it was measured. Once more, with longer ones."
-            )
-            self._cancel([undisturbed])
-            del self.steps[started:]
-            iterations = _round(max(2 * iterations, (state.iterations_per_second or 0) * _TRAINING_S))
-        for one in (disturbed, undisturbed):
-            self._finish(one)
-        self.steps.append(self._compare(undisturbed, disturbed))
-        ends = self._ends(disturbed)
-        return ask_for_grants(found[1] if found else "?", ends is not None)
+        disturbed = self._start("disturbed", _TIME_LIMIT_MIN)
+        undisturbed = self._start("undisturbed", _UNDISTURBED_MIN)
+        found = re.search(r"\bPartition=([^\s,]+)", ask("scontrol", "show", "job", disturbed.job_id()))
+        self._see_it_train(disturbed)
+        self._give_notice(disturbed)
+        self._requeue(disturbed)
+        self._run_into_the_limit(disturbed)
+        self._compare(undisturbed, disturbed)
+        return ask_for_grants(found[1] if found else "?", disturbed.ends() is not None)
 
     # -- the steps ---------------------------------------------------------------------------------------------
 
-    def _measure(self) -> int:
-        """How many iterations take ``_TRAINING_S`` here."""
-        one = self._submit("speed", 100_000_000, _TIME_LIMIT_MIN)
-        first = self._wait_for_training(one, 1)
-        if first is None:
-            raise _OverError("The first job ended before it had trained; see its log.")
-        latest = first
-        while latest.heartbeat - first.heartbeat < _MEASURE_S:
-            state = self._look(one)
-            if state is None or state.phase != "training":
-                raise _OverError("The first job was interrupted before its speed was known. Repeat the drill.")
-            latest = state
-        speed = (latest.iteration - first.iteration) / (latest.heartbeat - first.heartbeat)
-        self._cancel([one])
-        layout = f"{self.profile.nodes} × {self.profile.processes_per_node} processes on {latest.host}"
-        self.steps.append(Step("a job starts and trains", f"{speed:.3g} iterations/s, {layout}", "passed"))
-        return _round(speed * _TRAINING_S)
+    def _start(self, name: str, limit_min: int) -> DrillRun:
+        run = DrillRun(name, self.folder, self._profile(limit_min), self._say)
+        self._runs.append(run)
+        run.launch()
+        return run
 
-    def _give_notice(self, one: _OneRun) -> None:
-        what = "notice (SIGUSR2), as before a preemption"
-        before = self._wait_for_training(one, 1)
-        if before is None:
-            self.steps.append(Step(what, "the run ended before", "not seen"))
-            return
-        self._say(f"{one.name}: is given notice")
-        ask("scancel", "--signal=USR2", self._id(one))  # to the steps, as SLURM does it
-        self.steps.append(self._see_it_go_on(one, what, before.attempt))
+    def _see_it_train(self, run: DrillRun) -> None:
+        state = run.wait_for_training()
+        if state is None:
+            raise OverError(f"{run.name}: its job ended before it had trained.")
+        layout = f"{self.profile.nodes} × {self.profile.processes_per_node} processes on {state.host}"
+        self.steps.append(Step("a job starts and trains", layout, "passed"))
 
-    def _requeue(self, one: _OneRun) -> None:
-        what = "scontrol requeue, as an administrator does"
-        state = one.folder.read_state()
-        before = self._wait_for_training(one, state.attempt if state else 1)
-        if before is None:
-            self.steps.append(Step(what, "the run ended before", "not seen"))
-            return
-        self._say(f"{one.name}: scontrol requeue")
-        try:
-            slurm.requeue(self._id(one))
-        except SchedulerUnreachable as words:
-            self.steps.append(Step(what, f"SLURM refused: {words}", "failed", _NO_REQUEUE))
-            return
-        self.steps.append(self._see_it_go_on(one, what, before.attempt))
+    def _give_notice(self, run: DrillRun) -> None:
+        def interrupt() -> None:
+            self._say(f"{run.name}: is given notice")
+            ask("scancel", "--signal=USR2", run.job_id())  # to the steps, as SLURM does it
 
-    def _run_into_the_limit(self, one: _OneRun) -> None:
-        what = f"the time limit ({_TIME_LIMIT_MIN} min)"
-        while not one.folder.is_finished():
-            state = one.folder.read_state()
-            attempt = state.attempt if state else 1
-            step = self._see_it_go_on(one, what, attempt)
-            if "time limit" in step.seen or step.verdict == "failed":
+        self._interrupt(run, "notice (SIGUSR2), as before a preemption", "preempted", interrupt)
+
+    def _requeue(self, run: DrillRun) -> None:
+        def interrupt() -> None:
+            self._say(f"{run.name}: scontrol requeue")
+            job = run.job_id()
+            try:
+                slurm.requeue(job)
+            except SchedulerUnreachable as words:
+                raise _RefusedError(str(words)) from None
+
+        self._interrupt(run, "scontrol requeue, as an administrator does", "stop requested", interrupt)
+
+    def _run_into_the_limit(self, run: DrillRun) -> None:
+        def wait() -> None:
+            self._say(f"{run.name}: runs into its time limit, {_TIME_LIMIT_MIN} min after its start")
+
+        self._interrupt(run, f"the time limit ({_TIME_LIMIT_MIN} min)", "time limit", wait)
+
+    def _interrupt(self, run: DrillRun, what: str, reason: str, interrupt: Callable[[], None]) -> None:
+        """Interrupt the run as soon as it trains, see it go on, and do so again if it was interrupted otherwise."""
+        for _ in range(_TRIES):
+            before = run.wait_for_training(_attempt(run))
+            if before is None:
+                self.steps.append(Step(what, "its job left the queue before", "not seen", "repeat the drill"))
+                return
+            try:
+                interrupt()
+            except _RefusedError as words:
+                self.steps.append(Step(what, f"SLURM refused: {words}", "failed", _NO_REQUEUE))
+                return
+            step, met = self._see_it_go_on(run, what, before.attempt)
+            if step.verdict == "failed" or met in (reason, None):
                 self.steps.append(step)
                 return
-        self.steps.append(Step(what, "the run was finished before", "not seen", "repeat the drill"))
+        self.steps.append(Step(what, f"{step.seen}, {_TRIES} times", "not seen", "repeat the drill"))
 
-    def _see_it_go_on(self, one: _OneRun, what: str, attempt: int) -> Step:
-        """Wait for the attempt after this one, and say how the run came there."""
+    def _see_it_go_on(self, run: DrillRun, what: str, attempt: int) -> tuple[Step, str | None]:
+        """Wait for the attempt after this one, say how the run came there, and for which reason it saved, if it did."""
         left: RunState | None = None  # as the interrupted attempt left it
 
-        def note(state: RunState | None) -> None:
+        def note(state: RunState) -> None:
             nonlocal left
-            if state is not None and state.attempt == attempt and state.phase in ("stopped", "interrupted"):
+            if state.attempt == attempt and state.phase in ("stopped", "interrupted"):
                 left = state
 
-        later = self._wait_for_training(one, attempt + 1, note)
-        how = f"saved at iteration {left.iteration} ({left.reason})" if left else "was not seen to save"
+        later = run.wait_for_training(attempt + 1, note)
+        reason = left.reason if left else None
+        how = f"saved at iteration {left.iteration} ({reason})" if left else "was not seen to save"
         if later is not None:
-            return Step(what, f"{how}; attempt {later.attempt} went on", "passed")
-        if one.folder.is_finished():
-            return Step(what, "the run was finished before", "not seen", "repeat the drill")
-        ends = self._ends(one)
+            return Step(what, f"{how}; attempt {later.attempt} went on", "passed"), reason
+        ends = run.ends()
         words = f" ({', '.join(ends)})" if ends else ""
         step = Step(what, f"{how}; its job left the queue{words}", "failed", _NO_REQUEUE if left else _TOO_SLOW)
-        self._say(f"{one.name}: its job is gone; launched again")
-        self._launch(one)
-        return step
+        self._say(f"{run.name}: its job is gone; launched again")
+        run.launch()
+        return step, reason
 
-    def _finish(self, one: _OneRun) -> None:
-        """Wait for the end of a run, launching again what does not come back by itself."""
-        while self._wait(one, lambda state: False, f"{one.name}: waiting for its end") == "gone":
-            self._launch(one)
-        deadline = time.monotonic() + _GONE_S
-        while one.live() is not None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-
-    def _compare(self, undisturbed: _OneRun, disturbed: _OneRun) -> Step:
+    def _compare(self, undisturbed: DrillRun, disturbed: DrillRun) -> None:
         what = "the same results as the undisturbed run"
-        state = disturbed.folder.read_state()
-        attempts = "" if state is None else f"{state.attempt} attempts; "
-        ends = Counter(self._ends(disturbed) or ())
-        attempts += f"in sacct {', '.join(f'{count} × {word}' for word, count in ends.items())}; " if ends else ""
-        folders = (undisturbed.folder.path, disturbed.folder.path)
-        different = [name for name in _FILES if (folders[0] / name).read_bytes() != (folders[1] / name).read_bytes()]
-        if not different:
-            return Step(what, f"{attempts}equal to the byte: {', '.join(_FILES)}", "passed")
-        seen = f"{attempts}not equal: {', '.join(different)}"
-        if self.profile.gpus and are_close(*(rows(folder / "history.jsonl") for folder in folders)):
-            return Step(what, f"{seen}; the histories are close, which is all that GPUs promise", "passed")
-        return Step(what, seen, "failed", "please report it with the two folders")
+        state = disturbed.wait_for_training(_attempt(disturbed))
+        if state is None:
+            raise OverError(f"{disturbed.name}: its job ended before it could be compared.")
+        last = KEEP_EVERY * (state.iteration // KEEP_EVERY + 1)  # the first checkpoint that stays after the last start
+        ends = Counter(disturbed.ends() or ())
+        for run in (disturbed, undisturbed):
+            run.wait_for_checkpoint(last)
+        for run in (disturbed, undisturbed):
+            run.cancel()
+        for run in (disturbed, undisturbed):
+            run.wait_for_end()
+        told = f"{_attempt(disturbed)} attempts"
+        told += f"; in sacct {', '.join(f'{count} × {word}' for word, count in ends.items())}" if ends else ""
+        if _attempt(undisturbed) != 1:
+            self.steps.append(Step(what, "the undisturbed run was interrupted too", "not seen", "repeat the drill"))
+            return
+        one, other = (rows(run.folder.history, last) for run in (undisturbed, disturbed))
+        checkpoints = [
+            (undisturbed.checkpoint(at), disturbed.checkpoint(at)) for at in range(KEEP_EVERY, last + 1, KEEP_EVERY)
+        ]
+        different = [of_one.name for of_one, of_other in checkpoints if of_one.read_bytes() != of_other.read_bytes()]
+        if one == other and not different:
+            seen = f"{told}; equal to the last bit up to iteration {last}: history and {len(checkpoints)} checkpoints"
+            self.steps.append(Step(what, seen, "passed"))
+        elif self.profile.gpus and are_close(one, other):
+            seen = f"{told}; the histories up to iteration {last} are close, which is all that GPUs promise"
+            self.steps.append(Step(what, seen, "passed"))
+        else:
+            names = [*(["history.jsonl"] if one != other else []), *different[:1]]
+            seen = f"{told}; not equal: {', '.join(names)}"
+            self.steps.append(Step(what, seen, "failed", "please report it with the folder of the drill"))
 
-    # -- waiting -----------------------------------------------------------------------------------------------
-
-    def _wait_for_training(
-        self, one: _OneRun, attempt: int, note: Callable[[RunState | None], None] = lambda state: None
-    ) -> RunState | None:
-        """The state of the run when this attempt, or a later one, has done iterations; None if it ended before."""
-        first: RunState | None = None
-
-        def has_trained(state: RunState | None) -> bool:
-            nonlocal first
-            note(state)
-            if state is None or state.attempt < attempt or state.phase != "training":
-                return False
-            if first is None or first.attempt != state.attempt:
-                first = state
-            return state.iteration > first.iteration
-
-        ended = self._wait(one, has_trained, f"{one.name}: waiting until attempt {attempt} trains")
-        return one.folder.read_state() if ended == "there" else None
-
-    def _wait(
-        self, one: _OneRun, condition: Callable[[RunState | None], bool], what: str
-    ) -> Literal["there", "finished", "gone"]:
-        """Wait for the condition, for the end of the run, or until its job has left the queue without either.
-
-        Raises:
-            _OverError: the run failed.
-        """
-        polls, gone_since = 0, None
-        while True:
-            state = self._look(one)
-            if condition(state):
-                return "there"
-            if one.folder.is_finished():
-                return "finished"
-            polls += 1
-            if polls % _POLLS_PER_QUEUE:
-                continue
-            entry = one.live()
-            if entry is not None:
-                gone_since = None
-                where = why_waiting(entry.reason) if entry.state == "PENDING" else f"on {entry.nodes}"
-                self._say(f"{what}: {entry.state.lower()}, {where}")
-                continue
-            gone_since = gone_since or time.monotonic()
-            if time.monotonic() - gone_since > _GONE_S:
-                return "gone"
-
-    def _look(self, one: _OneRun) -> RunState | None:
-        """The run's state, a moment later."""
-        time.sleep(_POLL_S)
-        state = one.folder.read_state()
-        if state is not None and state.phase == "failed":
-            raise _OverError(
-                f"{one.name} failed: {state.detail or state.reason}. Its log: vwm-sweep logs "
-                f"{one.folder.path.name} --runs {shlex.quote(str(self.folder))}"
-            )
-        return state
-
-    # -- jobs --------------------------------------------------------------------------------------------------
-
-    def _submit(self, name: str, iterations: int, limit_min: int) -> _OneRun:
-        training = {**_CONFIGURATION["training_params"], "num_iterations": iterations}
-        path = self.folder / f"{name}.yaml"
-        content = {"name": name, "base": {**_CONFIGURATION, "training_params": training}, "seeds": 1}
-        write_atomically(path, dump_yaml(content))
-        one = _OneRun(read_sweep(path), self._profile(limit_min), self.folder / name)
-        self._runs.append(one)
-        self._launch(one)
-        return one
-
-    def _launch(self, one: _OneRun) -> None:
-        said = io.StringIO()
-        exit_code = Submission(one.sweep, one.path, one.profile, Console(file=said, width=1000)).run(STARTABLE)
-        if exit_code:
-            raise _OverError(" ".join(said.getvalue().split()), exit_code)
-        self._say(f"{one.name}: submitted as job {one.jobs()[-1].slurm_id}")
+    # -- around them -------------------------------------------------------------------------------------------
 
     def _profile(self, limit_min: int) -> SlurmProfile:
         """The user's layout, with a short time and nobody who gets mail."""
@@ -365,33 +232,14 @@ class Drill:
             update={**short, "runs_per_job": 1, "jobs_at_a_time": None, "mail_user": None, "mail_type": None}
         )
 
-    def _id(self, one: _OneRun) -> str:
-        entry = one.live()
-        if entry is None:
-            raise _OverError(f"{one.name}: its job is no longer in the queue.")
-        return entry.job_id
-
-    def _ends(self, one: _OneRun) -> list[str] | None:
-        """How the attempts of its jobs ended, in SLURM's words; None where there is no accounting."""
-        jobs = one.jobs()
-        entries = slurm.accounting([job.slurm_id for job in jobs if job.slurm_id], self._began_at)
-        names = {job.name for job in jobs}
-        return None if entries is None else [entry.state for entry in entries if entry.name in names]
-
-    def _cancel(self, runs: Sequence[_OneRun]) -> list[QueueEntry]:
-        names = [job.name for one in runs for job in Ledger(one.path / "ledger.jsonl").jobs()]
-        live = [entry for entry in slurm.queue(names) if entry.name in names] if names else []
-        slurm.cancel(live)
-        return live
-
     def _clear_up(self) -> None:
         """Leave no job behind, however the drill ended."""
         try:
-            live = self._cancel(self._runs)
+            live = [entry for run in self._runs for entry in run.cancel()]
         except SchedulerUnreachable as words:
             self._say(f"Jobs may be left, for SLURM cannot be asked: {words}. To end them later:", "red")
-            for one in self._runs:
-                self._say(f"vwm-sweep cancel {one.name} --runs {shlex.quote(str(self.folder))}")
+            for run in self._runs:
+                self._say(f"vwm-sweep cancel {run.name} --runs {shlex.quote(str(self.folder))}")
             return
         if live:
             targets = ", ".join(entry.target for entry in live)
@@ -405,6 +253,7 @@ class Drill:
         self.console.print(Text(f"{minutes}:{seconds:02d}  {line}", style), soft_wrap=not self.console.is_terminal)
 
 
-def _round(iterations: float) -> int:
-    """Whole logging periods."""
-    return max(40, 20 * round(iterations / 20))
+def _attempt(run: DrillRun) -> int:
+    """The latest attempt of a run, counted from 1."""
+    state = run.folder.read_state()
+    return 1 if state is None else state.attempt

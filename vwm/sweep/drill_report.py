@@ -27,9 +27,10 @@ class Step:
     advice: str = ""
 
 
-def rows(history: Path) -> list[dict[str, Any]]:
-    """The rows of a history.jsonl."""
-    return [json.loads(line) for line in history.read_text().splitlines()]
+def rows(history: Path, last: int) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl up to this iteration."""
+    everything = [json.loads(line) for line in history.read_text().splitlines()]
+    return [row for row in everything if row["iteration"] <= last]
 
 
 def are_close(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> bool:

@@ -15,7 +15,7 @@ def forecast_submission(sweep: Sweep, folder: Path, profile: SlurmProfile) -> tu
     """The state of the runs, the packs that a launch would submit, and in lines what the cluster makes of them."""
     taken: set[str] = set()
     lines = []
-    jobs = Ledger(folder / "ledger.jsonl").jobs()
+    jobs = [job for job in Ledger(folder / "ledger.jsonl").jobs() if not job.analyses]
     try:
         entries = queue([job.name for job in jobs if job.slurm_id is not None])
         taken = {run for element in live_elements(jobs, entries) for run in element.runs}

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vwm.config import load_configuration
+from vwm.errors import UserError
 from vwm.files import Locked, locked
 from vwm.sweep.claim import claimed
+from vwm.sweep.memory import ADVICE, kernel_kills
 from vwm.training.run_folder import Reason, RunFolder, RunState
 
 POLL_S = 0.2
@@ -67,20 +69,34 @@ def run_job(runs: Sequence[RunFolder], processes: int, requests: Requests) -> in
         mine = [run for run in runs if claim(run, claims)]
         if mine:
             train(mine, [*ALONE, f"--nproc_per_node={processes}"], requests)
-    states = [run.read_state() for run in runs]
-    return 0 if all(state is not None and state.phase in ("finished", "stopped") for state in states) else 1
+    return 0 if all(_is_finished_or_stopped(run) for run in runs) else 1
+
+
+def _is_finished_or_stopped(run: RunFolder) -> bool:
+    try:
+        state = run.read_state()
+    except UserError:  # It is damaged, which was said when it was to be claimed.
+        return False
+    return state is not None and state.phase in ("finished", "stopped")
 
 
 def train(runs: Sequence[RunFolder], torchrun: Sequence[str], requests: Requests) -> None:
     """Train runs that this job has claimed until torchrun ends; afterwards their states say how each was left."""
     before = {run: run.read_state() for run in runs}
+    kills = kernel_kills()
     exit_code = run_torchrun(runs, torchrun, requests, may_ask=True)
+    memory_ran_out = kernel_kills() > kills
     for run in runs:
-        _settle(run, before[run], exit_code, asked=requests.reason() is not None)
+        _settle(run, before[run], exit_code, requests.reason() is not None, memory_ran_out)
 
 
 def claim(run: RunFolder, claims: ExitStack) -> bool:
-    """Whether this job trains the run: nobody else does, and it is not finished."""
+    """Whether this job trains the run: nobody else does, it is not finished, and its state can be read."""
+    try:
+        run.read_state()
+    except UserError as damage:
+        say(str(damage))
+        return False
     with suppress(Locked):
         claims.enter_context(claimed(run))
         if run.is_finished():
@@ -146,7 +162,7 @@ def _start_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str]) -> "sub
         signal.signal(signal.SIGUSR2, noted)
 
 
-def _settle(run: RunFolder, before: RunState | None, exit_code: int, asked: bool) -> None:
+def _settle(run: RunFolder, before: RunState | None, exit_code: int, asked: bool, memory_ran_out: bool) -> None:
     """After torchrun has ended: no stale request to stop, and no run whose state does not say that it is over.
 
     A scheduler's signal goes to every process of a job. Workers that it met before they could note it have died without
@@ -158,23 +174,29 @@ def _settle(run: RunFolder, before: RunState | None, exit_code: int, asked: bool
             state = run.read_state()
             if run.is_finished():
                 return
-            if state is not None and state.phase in ("training", "evaluating"):
+            has_begun = state != before
+            was_killed = has_begun and state is not None and state.reason == "killed"  # as another worker of it saw it
+            is_silent = state is not None and state.phase in ("training", "evaluating")
+            if memory_ran_out and (is_silent or was_killed or not has_begun):
+                run.write_state(_failed(run, state, "out of memory", ADVICE))
+            elif state is not None and is_silent:
                 how = f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
                 detail = f"its process ended early ({how})"
                 run.write_state(replace(state, phase="interrupted", reason="killed", detail=detail))
-            elif state == before and exit_code > 0 and not asked:
-                run.write_state(_refused(run, before, f"refused before training (exit code {exit_code}); see its log"))
+            elif not has_begun and exit_code > 0 and not asked:
+                detail = f"refused before training (exit code {exit_code}); see its log"
+                run.write_state(_failed(run, before, "error", detail))
     except Locked:
         return  # A process of another job trains the run, and answers for it.
 
 
-def _refused(run: RunFolder, before: RunState | None, detail: str) -> RunState:
-    """The state of a run whose process left before it wrote any."""
-    if before is not None:
-        return replace(before, phase="failed", reason="error", detail=detail)
+def _failed(run: RunFolder, state: RunState | None, reason: Reason, detail: str) -> RunState:
+    """The state of a run that failed, which may have left before it wrote any."""
+    if state is not None:
+        return replace(state, phase="failed", reason=reason, detail=detail)
     configuration, _ = load_configuration(run.config)
     iterations = configuration.training_params.num_iterations
-    return RunState(phase="failed", iteration=0, num_iterations=iterations, attempt=1, reason="error", detail=detail)
+    return RunState(phase="failed", iteration=0, num_iterations=iterations, attempt=1, reason=reason, detail=detail)
 
 
 def main() -> None:

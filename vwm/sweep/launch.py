@@ -15,13 +15,17 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from vwm.errors import UserError
 from vwm.sweep.breaker import advice, repeated_error
+from vwm.sweep.doubt import alone, settle_earlier_intents
 from vwm.sweep.grid import Sweep
 from vwm.sweep.ledger import Ledger
 from vwm.sweep.plan import ObservedRun, Plan, State, jobs_to_start, make_plan, observe
 from vwm.sweep.profile import LocalProfile
 from vwm.sweep.provenance import record_launch
+from vwm.sweep.slurm import SchedulerUnreachable
 from vwm.sweep.status import COLOURS, errors_view, heading, name_run, runs_table
+from vwm.training.mirror import tracking_mode
 from vwm.training.run_folder import RunFolder, prepare_run_folder
 
 _POLL_S = 0.2
@@ -63,7 +67,11 @@ class Launch:
 
         Returns:
             0 when every run of the sweep is finished, 130 after a request to stop, otherwise 1.
+
+        Raises:
+            UserError: nobody knows whether SLURM has some of the runs.
         """
+        self._settle_doubts()
         record_launch(self.sweep, self.folder, self.profile)
         (self.folder / "logs").mkdir(exist_ok=True)
         plan = make_plan(self.sweep, self.folder)
@@ -85,6 +93,23 @@ class Launch:
     def plan(self) -> Plan:
         """The runs as they were last seen."""
         return Plan(tuple(self._observed.values()), self._left)
+
+    def _settle_doubts(self) -> None:
+        """What an earlier launch has perhaps given to SLURM is not trained here as well."""
+        if not any(job.is_in_doubt for job in self.ledger.jobs()):
+            return
+
+        def say(line: str, style: str) -> None:
+            self._print(Text(line, style))
+
+        try:
+            with alone(self.folder, say):
+                settle_earlier_intents(self.folder, self.ledger, say)
+        except SchedulerUnreachable as words:
+            raise UserError(
+                f"An earlier launch has perhaps given runs of this sweep to SLURM, which cannot be asked: {words}. "
+                "Launch again where, or when, it answers."
+            ) from None
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
@@ -122,7 +147,12 @@ class Launch:
         with open(self.folder / "logs" / f"{name}.log", "ab") as log:
             # A session of its own: a Ctrl-C in the terminal comes here and is passed on once, as SIGTERM.
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env={**os.environ, "WANDB_MODE": tracking_mode(None, self.profile.wandb)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self.ledger.started(name, process.pid)
         self._active.append(_ActiveJob(name, runs, process))

@@ -39,9 +39,18 @@ class Job:
         return tuple(run for element in self.elements for run in element)
 
     @property
+    def analyses(self) -> tuple[str, ...]:
+        """The analyses that it is to do of its runs; none where it trains them."""
+        return tuple(self.task.get("analyses", ()))
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether it was to be submitted and nobody noted what came of it."""
         return bool(self.task) and self.slurm_id is None and self.refused is None
+
+    def target(self, element: int) -> str | None:
+        """The element as SLURM names it, ``1234_5``, or ``1234`` where there is one and thus no array; None without."""
+        return self.slurm_id if self.slurm_id is None or len(self.elements) == 1 else f"{self.slurm_id}_{element}"
 
     def is_alive(self) -> bool:
         """Whether its process is there, on this machine."""

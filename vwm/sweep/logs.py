@@ -92,8 +92,8 @@ def _files_of(job: Job, folder: Path) -> list[Path]:
     """The output of a job that is there; of an array, of the element that carried the run, by number of the node."""
     if job.slurm_id is None:
         return [log for log in [folder.parent / "logs" / f"{job.name}.log"] if log.exists()]
-    index = next(index for index, runs in enumerate(job.elements) if folder.name in runs)
-    found = (folder.parent / "jobs").glob(f"{job.slurm_id}_{index}_*_log.out")  # submitit's: array_element_task
+    element = next(index for index, runs in enumerate(job.elements) if folder.name in runs)
+    found = (folder.parent / "jobs").glob(f"{job.target(element)}_*_log.out")  # submitit's: the last number is the task
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vwm.config import Configuration
+from vwm.errors import UserError
 from vwm.sweep.archive import Archive
 from vwm.sweep.claim import claimed_at
 from vwm.sweep.grid import Sweep, SweepRun
 from vwm.sweep.ledger import Ledger
+from vwm.sweep.memory import ADVICE
 from vwm.sweep.profile import Profile
 from vwm.sweep.scheduled import Carrier, scheduled, why_waiting
 from vwm.training.run_folder import RunFolder, RunState
@@ -87,16 +89,9 @@ def observe(folder: Path, run_id: str, run: SweepRun | None) -> ObservedRun:
 def _read_record(files: RunFolder) -> tuple[RunState | None, str]:
     """What state.json says, or why it says nothing."""
     try:
-        record = files.read_state()
-        if record is None or all(
-            isinstance(number, int | float)
-            for number in (record.iteration, record.num_iterations, record.attempt, record.heartbeat)
-        ):
-            return record, ""
-        why = "a number was expected where there is none"
-    except (ValueError, TypeError, OSError) as error:
-        why = " ".join(str(error).split())
-    return None, f"state.json cannot be read: {why}; delete it to go on: {files.state}"
+        return files.read_state(), ""
+    except UserError as damage:
+        return None, str(damage)
 
 
 def make_plan(sweep: Sweep, folder: Path) -> Plan:
@@ -152,6 +147,10 @@ def _merged(observed: ObservedRun, carrier: Carrier | None) -> ObservedRun:
         return replace(observed, state="unreachable", note=carrier.unreachable)
     if observed.state == "stopped" and observed.record is not None:
         return observed  # It saved and left: nothing is missing.
+    if carrier.ended is not None and carrier.ended.state == "OUT_OF_MEMORY" and observed.record is not None:
+        # Nobody was left to write it into state.json, and once more would end the same way.
+        record = replace(observed.record, phase="failed", reason="out of memory", detail=ADVICE)
+        return replace(observed, state="failed", record=record, note=carrier.note)
     return replace(observed, note=carrier.note)
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vwm.config import InvalidInput, Problem, show_value
 from vwm.files import Document, nearest, read_document
 from vwm.sweep.sbatch_options import OWN, SBATCH_OPTIONS
+from vwm.training.mirror import Mode
 
 Count = Annotated[int, Field(ge=1)]
 Line = Annotated[str, Field(pattern=r"^[^\r\n]+$")]  # A second line would be read as an option of its own.
@@ -19,6 +20,7 @@ Line = Annotated[str, Field(pattern=r"^[^\r\n]+$")]  # A second line would be re
 _COUNT = "a whole number from 1 on"
 _COUNT_OR_NONE = "a whole number from 0 on"
 _LINE = "text on one line, or null"
+_MODES = "online, offline or disabled"
 
 
 def _auto_is_none(value: Any) -> Any:
@@ -36,11 +38,12 @@ class LocalProfile(BaseModel):
     )  # auto: as many as cores allow
     processes_per_job: Count = Field(1, description=_COUNT)  # data-parallel ones that torchrun starts, a thread each
     runs_per_job: Count = Field(1, description=_COUNT)  # runs trained together as one pack
+    wandb: Mode = Field("offline", description=_MODES)
 
     @property
     def concurrency(self) -> int:
         """Jobs that run at the same time."""
-        return self.jobs_at_a_time or max(1, _cores() // self.processes_per_job)
+        return self.jobs_at_a_time or max(1, cores() // self.processes_per_job)
 
 
 class SlurmProfile(BaseModel):
@@ -65,6 +68,7 @@ class SlurmProfile(BaseModel):
 
     runs_per_job: Count = Field(1, description=_COUNT)
     jobs_at_a_time: Count | None = Field(None, description=f"{_COUNT}, or null")
+    wandb: Mode = Field("offline", description=_MODES)
 
     account: Line | None = Field(None, description=_LINE)
     partition: Line | None = Field(None, description=_LINE)
@@ -113,14 +117,26 @@ class SlurmProfile(BaseModel):
 
     def task(self) -> dict[str, int]:
         """What a job is told of this profile beside its runs: further arguments of ``TrainOnNodes``."""
-        names = ("processes_per_node", "max_requeues", "timeout_min", "signal_delay_s")
-        return {name: getattr(self, name) for name in names}
+        return {"processes_per_node": self.processes_per_node, **self._limits()}
+
+    def analysis_task(self, analyses: Sequence[str]) -> dict[str, Any]:
+        """What a job that analyses is told beside its runs: further arguments of ``AnalyseOnNode``."""
+        return {"analyses": list(analyses), **self._limits()}
+
+    def for_analyses(self) -> "SlurmProfile":
+        """The same with the part of a node that one process gets, since an analysis is one process."""
+        return self.model_copy(
+            update={"nodes": 1, "processes_per_node": 1, "gpus_per_node": min(1, self.gpus_per_node)}
+        )
+
+    def _limits(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("max_requeues", "timeout_min", "signal_delay_s")}
 
 
 Profile = LocalProfile | SlurmProfile
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, which a batch system or a container can make fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

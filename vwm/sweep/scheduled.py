@@ -29,7 +29,6 @@ _WAITING = (
     ("launch_failed_requeued_held", "held by SLURM: it could not be started"),
 )
 _ADVICE = {
-    "OUT_OF_MEMORY": "; give it more memory (mem_gb)",
     "FAILED": "; see its log",
     "BOOT_FAIL": "; its node did not start",
     "DEADLINE": "; its deadline had passed",
@@ -68,7 +67,7 @@ class Scheduled:
             live = _Live(slurm.queue(names))
         except SchedulerUnreachable as error:
             return {
-                run: Carrier(job.name, _target(job.slurm_id, index), unreachable=str(error))
+                run: Carrier(job.name, job.target(index), unreachable=str(error))
                 for run, (job, index) in wanted.items()
             }
         gone = {job.name: job for job, index in wanted.values() if job.slurm_id and live.find(job, index) is None}
@@ -116,7 +115,7 @@ def _carrier(
 ) -> Carrier:
     if live is not None:
         return Carrier(job.name, live.target, live=live)
-    target = _target(job.slurm_id, index)
+    target = job.target(index)
     if target is None:
         return Carrier(job.name, None, note="nobody noted whether SLURM took its job; the next launch finds out")
     if accounts is None:
@@ -130,10 +129,6 @@ def _carrier(
         # The queue no longer has it and the accounting, which lags by seconds, has not heard of the end.
         return Carrier(job.name, target, ended=ended, note=f"job {target} has just ended, result missing")
     return Carrier(job.name, target, ended=ended, note=_how_it_ended(target, ended))
-
-
-def _target(slurm_id: str | None, index: int) -> str | None:
-    return None if slurm_id is None else f"{slurm_id}_{index}"
 
 
 def _how_it_ended(target: str, ended: AccountEntry) -> str:

@@ -124,6 +124,25 @@ def _account(which: list[str], since: float) -> list[AccountEntry] | None:
         return None
 
 
+def excluded_nodes(job_id: str) -> str:
+    """The nodes that a job is kept off, in SLURM's short form, such as ``node[1-3],node9``; empty if there are none.
+
+    Raises:
+        SchedulerUnreachable: the controller does not answer.
+    """
+    found = re.search(r"\bExcNodeList=(\S+)", ask("scontrol", "show", "job", job_id))
+    return "" if found is None or found[1] == "(null)" else found[1]
+
+
+def controller_answers() -> bool:
+    """Whether there is anybody to ask."""
+    try:
+        ask("scontrol", "ping")
+    except SchedulerUnreachable:
+        return False
+    return True
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Orders
 # ---------------------------------------------------------------------------------------------------------------
@@ -141,6 +160,15 @@ def cancel(entries: Sequence[QueueEntry]) -> None:
     targets = [entry.target for entry in entries]
     for first in range(0, len(targets), 1000):  # A command line has a greatest length.
         ask("scancel", *targets[first : first + 1000])
+
+
+def end_job(job_id: str) -> None:
+    """Cancel the job that calls this.
+
+    Raises:
+        SchedulerUnreachable: scancel failed.
+    """
+    ask("scancel", job_id)
 
 
 def requeue(job_id: str) -> None:

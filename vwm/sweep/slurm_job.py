@@ -10,22 +10,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from submitit import JobEnvironment
 
+from vwm.errors import UserError
 from vwm.sweep.breaker import advice, repeated_error
 from vwm.sweep.job import ALONE, claim, run_torchrun, say, train
 from vwm.sweep.ledger import Ledger
-from vwm.sweep.slurm import SchedulerUnreachable, exclude, requeue
-from vwm.training.run_folder import Reason, RunFolder
+from vwm.sweep.slurm import SchedulerUnreachable, controller_answers, end_job, exclude, excluded_nodes, requeue
+from vwm.training.run_folder import Reason, RunFolder, RunState
 
 _LOSSES_BEFORE_EXCLUSION = 2
 _WAIT_FOR_CLAIM_S = 180.0  # A file system may hold the lock of a node that died for a minute or two.
 _WAIT_FOR_END_S = 900.0
+_WAIT_FOR_CONTROLLER_S = 600.0
 _EARLY_NOTICE_S = 60.0  # SLURM looks at time limits every half minute and may give notice that much too early.
 
 
@@ -69,7 +71,14 @@ class TrainOnNodes:
         self.signal_delay_s = signal_delay_s
 
     def __call__(self) -> None:
-        """Train the runs; ends with exit code 1 if one of them failed."""
+        """Train the runs; ends with exit code 1 if one of them failed or is damaged."""
+        try:
+            self._train()
+        except UserError as error:
+            say(str(error))
+            sys.exit(1)
+
+    def _train(self) -> None:
         requests = SlurmRequests(self.timeout_min, self.signal_delay_s)
         runs = [RunFolder(Path(path)) for path in self.runs]
         torchrun = _torchrun_arguments(self.processes_per_node)
@@ -79,7 +88,7 @@ class TrainOnNodes:
             unfinished = [run for run in runs if not run.is_finished()]
             exit_code = run_torchrun(unfinished, torchrun, requests, may_ask=False) if unfinished else 0
         if requests.reason() is not None and _are_to_go_on(runs):
-            _wait_for_the_end()
+            wait_for_the_end()
         sys.exit(1 if exit_code else 0)
 
     def _lead(self, runs: Sequence[RunFolder], torchrun: Sequence[str], requests: SlurmRequests) -> int:
@@ -103,16 +112,16 @@ class TrainOnNodes:
                 return 1
             if mine:
                 train(mine, torchrun, requests)
-        states = [state for run in mine if not run.is_finished() and (state := run.read_state()) is not None]
-        to_go_on = [
-            state
-            for state in states
+        left = {run: state for run in mine if not run.is_finished() and (state := run.read_state()) is not None}
+        to_go_on = {
+            run: state
+            for run, state in left.items()
             if state.phase == "interrupted"
             or (state.phase == "stopped" and state.reason in ("preempted", "time limit"))
-        ]
+        }
         if to_go_on and not requests.is_leaving:
-            _requeue(to_go_on[0].reason)
-        return 1 if any(state.phase == "failed" for state in states) or to_go_on else 0
+            _go_back_to_the_queue(to_go_on)
+        return 1 if any(state.phase == "failed" for state in left.values()) or to_go_on else 0
 
 
 def _are_to_go_on(runs: Sequence[RunFolder]) -> bool:
@@ -145,7 +154,12 @@ def _torchrun_arguments(processes_per_node: int) -> list[str]:
 
 
 def _claim_patiently(run: RunFolder, claims: ExitStack, requests: SlurmRequests) -> bool:
-    """Claim a run, waiting a while for the lock of an earlier attempt whose node died."""
+    """Claim a run, waiting a while for the lock of an earlier attempt whose node died.
+
+    Raises:
+        UserError: its state is damaged, which waiting does not mend.
+    """
+    run.read_state()
     deadline = time.monotonic() + _WAIT_FOR_CLAIM_S
     while not claim(run, claims):
         if run.is_finished() or requests.reason() is not None or time.monotonic() > deadline:
@@ -188,15 +202,31 @@ def _bad_node(runs: Sequence[RunFolder]) -> str | None:
 def _move_off(node: str) -> None:
     """Go back to the queue and keep off a node; does not return where SLURM agrees."""
     say(f"{node} has lost several attempts of this sweep: the job goes back to the queue and keeps off it.")
-    job = os.environ["SLURM_JOB_ID"]
+    job = own_id()
+    # A running job cannot be kept off a node, a waiting one can, and this process has some seconds left. SIGTERM comes
+    # at once and to every process; ignored here, it is ignored in SLURM's commands too.
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
+        nodes = ",".join(filter(None, (excluded_nodes(job), node)))
         requeue(job)
-        # A running job cannot be kept off a node, a waiting one can, and this process has some seconds left.
-        exclude(job, node)
     except SchedulerUnreachable as error:
         say(f"SLURM did not do so: {error}")
-    else:
-        _wait_for_the_end()
+        signal.signal(signal.SIGTERM, handler)
+        return
+    try:
+        exclude(job, nodes)
+    except SchedulerUnreachable as error:
+        say(f"SLURM may start it on {node} again: {error}")
+    wait_for_the_end()
+
+
+def own_id() -> str:
+    """This job as SLURM's commands name it.
+
+    One element of an array has the number of the array as its own, by which a command would mean all elements.
+    """
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{element}" if array and element else os.environ["SLURM_JOB_ID"]
 
 
 def _ledger(runs: Sequence[RunFolder]) -> Ledger:
@@ -214,18 +244,44 @@ def _give_up(runs: Sequence[RunFolder], restarts: int) -> None:
             say(f"{run.path.name}: {detail}")
 
 
-def _requeue(reason: Reason | None) -> None:
-    """Go back to the queue; does not return where SLURM agrees."""
-    say(f"{reason}: the job goes back to the queue.")
+def _go_back_to_the_queue(to_go_on: Mapping[RunFolder, RunState]) -> None:
+    """Have this job requeued; does not return."""
+    job = own_id()
+    # SLURM signals every process here as soon as it has agreed, and scontrol must not die before it has said so: the
+    # job would take a requeue for a refusal, and cancel itself.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(f"{next(iter(to_go_on.values())).reason}: the job goes back to the queue.")
     try:
-        requeue(os.environ["SLURM_JOB_ID"])
-    except SchedulerUnreachable as error:
-        say(f"SLURM did not requeue this job: {error}. The next vwm-sweep launch goes on with its runs.")
+        _requeue_patiently(job)
+    except SchedulerUnreachable as words:
+        detail = f"SLURM did not requeue its job ({words}); vwm-sweep launch goes on with it"
+        for run, state in to_go_on.items():
+            run.write_state(replace(state, detail=detail))
+            say(f"{run.path.name}: {detail}")
+        if _environment_number("SLURM_JOB_NUM_NODES", 1) > 1:
+            with suppress(SchedulerUnreachable):
+                end_job(job)  # The tasks of the other nodes wait for an end that the requeue would have brought.
         sys.exit(1)  # Nothing is left to wait for, and the nodes are free for others.
-    _wait_for_the_end()
+    wait_for_the_end()
 
 
-def _wait_for_the_end() -> None:
+def _requeue_patiently(job: str) -> None:
+    """Requeue a job; a controller that does not answer is perhaps only being restarted.
+
+    Raises:
+        SchedulerUnreachable: SLURM refused, or did not answer for as long as is worth waiting.
+    """
+    deadline = time.monotonic() + _WAIT_FOR_CONTROLLER_S
+    while True:
+        try:
+            return requeue(job)
+        except SchedulerUnreachable:
+            if controller_answers() or time.monotonic() > deadline:
+                raise
+        time.sleep(2)
+
+
+def wait_for_the_end() -> None:
     """Wait to be killed: a task that ends by itself would count as complete."""
     deadline = time.monotonic() + _WAIT_FOR_END_S
     while time.monotonic() < deadline:

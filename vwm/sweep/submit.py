@@ -11,8 +11,9 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +21,28 @@ from rich.console import Console
 from rich.text import Text
 
 from vwm.errors import UserError
-from vwm.files import Locked, locked
 from vwm.sweep.arrays import Array, LiveElement, Outlook, live_elements, look_ahead
+from vwm.sweep.doubt import alone, settle, settle_earlier_intents, take_over
 from vwm.sweep.grid import Sweep
 from vwm.sweep.ledger import Job, Ledger
 from vwm.sweep.limits import read_limits
 from vwm.sweep.plan import Plan, State, jobs_to_start, make_plan
 from vwm.sweep.profile import SlurmProfile
 from vwm.sweep.provenance import record_launch
-from vwm.sweep.slurm import SchedulerUnreachable, cancel, find_by_name, queue
+from vwm.sweep.slurm import SchedulerUnreachable, cancel, queue
 from vwm.sweep.snapshot import take_snapshot
+from vwm.training.mirror import tracking_mode
 from vwm.training.run_folder import prepare_run_folder
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 SBATCH_TIMEOUT_S = 60  # An sbatch that has not answered by then is ended.
-# So long after its intent a job that SLURM does not know is void: sbatch has been dead for a minute, and what it had
-# sent has been read. Should a controller be slower than this, the claims on runs still keep two jobs apart.
-DOUBT_S = 120.0
-_POLL_S = 2.0
-# What sbatch says when it does not know itself whether the controller has taken the job.
-_UNSURE = ("timed out", "Unable to contact", "Zero Bytes", "connect", "Message", "transport", "Transport", "unexpected")
+# What sbatch says when it does not know whether the controller has taken the job, or was ended while it tried again.
+_UNSURE = (
+    *("timed out", "Unable to contact", "Zero Bytes", "connect", "Message", "transport", "Transport", "unexpected"),
+    "retrying",
+)
 
 _DONE, _NO_ROOM, _REFUSED, _UNREACHABLE = 0, 1, 2, 3  # exit codes
 # An ignored signal stays ignored in the programs that are started: SIGUSR2 comes once, and would kill a Python that has
@@ -49,11 +50,29 @@ _DONE, _NO_ROOM, _REFUSED, _UNREACHABLE = 0, 1, 2, 3  # exit codes
 _IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$@"' sh"""
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What came of calling sbatch."""
+
+    slurm_id: str | None
+    exit_code: int  # of the launch, if nothing else is submitted
+    is_too_much: bool = False  # SLURM has no room for so many jobs, and may have for fewer
+
+
 class Submission:
     """One launch of a sweep on a cluster."""
 
-    def __init__(self, sweep: Sweep, folder: Path, profile: SlurmProfile, console: Console) -> None:
-        """Writes nothing yet; ``folder`` is runs/<sweep>.
+    def __init__(
+        self, sweep: Sweep, folder: Path, profile: SlurmProfile, console: Console, analyses: Sequence[str] = ()
+    ) -> None:
+        """Writes nothing yet.
+
+        Args:
+            sweep: whose runs are submitted.
+            folder: runs/<sweep>.
+            profile: what each job gets.
+            console: where it says what it does.
+            analyses: what the jobs are to do of their runs, which are finished; without any, they train them.
 
         Raises:
             UserError: SLURM cannot write into a folder of this name.
@@ -63,7 +82,10 @@ class Submission:
         self.profile = profile
         self.console = console
         self.ledger = Ledger(self.folder / "ledger.jsonl")
+        self._analyses = tuple(analyses)
+        self._task = profile.analysis_task(analyses) if analyses else profile.task()
         self._prefix = f"{sweep.name}-{secrets.token_hex(4)}"
+        self._intents = 0
         if re.search(r"[%\\:\r\n]", str(self.folder)):
             raise UserError(
                 f"{str(self.folder)!r}: to SLURM or Python, %, \\, : and line breaks in a path mean something else. "
@@ -82,7 +104,7 @@ class Submission:
             0 all is submitted, 1 the queue has no room for the rest, 2 SLURM refused, 3 SLURM could not be asked.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with alone(self.folder, self._say):
             try:
                 return self._run(states, only, prune)
             except SchedulerUnreachable as words:
@@ -91,9 +113,9 @@ class Submission:
                 return _UNREACHABLE
 
     def _run(self, states: Sequence[State], only: Sequence[str] | None, prune: bool) -> int:
-        self._settle_earlier_intents()
+        settle_earlier_intents(self.folder, self.ledger, self._say)
         # The queue comes before the folders: a job that leaves in between has written how its runs are.
-        jobs = self.ledger.jobs()
+        jobs = [job for job in self.ledger.jobs() if bool(job.analyses) == bool(self._analyses)]
         live = live_elements(jobs, queue([job.name for job in jobs if job.slurm_id is not None]))
         plan = make_plan(self.sweep, self.folder)
         if prune:
@@ -112,44 +134,36 @@ class Submission:
             self._say(line)
         return self._submit_all(outlook, sorted({element.entry.array_id for element in live}))
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the sweep's folder: two launches at once would submit the same runs."""
-        said = False
-        while True:
-            try:
-                with locked(self.folder / "launch.lock"):
-                    yield
-                    return
-            except Locked:
-                if not said:
-                    self._say("Another launch of this sweep is submitting; waiting for it.", "yellow")
-                said = True
-
     # -- submitting --------------------------------------------------------------------------------------------
 
     def _submit_all(self, outlook: Outlook, live_arrays: Sequence[str]) -> int:
         code = take_snapshot(self.folder)
+        (self.folder / "jobs").mkdir(exist_ok=True)
         record_launch(self.sweep, self.folder, self.profile, code)
         for array in outlook.arrays:
             for observed in (run for pack in array.packs for run in pack):
                 assert observed.run is not None
-                prepare_run_folder(self.folder / observed.run_id, observed.run.configuration)
+                prepare_run_folder(self.folder / observed.run_id, observed.run.configuration, flush=False)
+        os.sync()  # Flushing ten thousand files one by one would take most of the launch.
         # What an earlier launch has queued keeps its own throttle, so that with a limit the new jobs wait for its end.
         earlier = live_arrays if self.profile.jobs_at_a_time is not None else ()
         submitted: list[str] = []
         for array in outlook.arrays:
             after = earlier if array.after is None else [submitted[array.after]]
-            job = self._intend(array, len(submitted))
-            slurm_id, exit_code = self._submit(job, array, after, code)
-            if slurm_id is None:
+            answer = self._submit(array, after, code)
+            whole = len(array.packs)
+            while answer.is_too_much and len(array.packs) > 1:
+                # SLURM takes an array as a whole or not at all: a sweep that is larger than a limit which only SLURM
+                # knows would never begin.
+                array = replace(array, packs=array.packs[: len(array.packs) // 2])
+                self._say(f"Trying the first {_jobs(len(array.packs))} of them.", "yellow")
+                answer = self._submit(array, after, code)
+            if answer.slurm_id is not None:
+                submitted.append(answer.slurm_id)
+            if answer.exit_code or len(array.packs) < whole:
                 if submitted:
-                    self._say(
-                        f"Queued before that, and left there: {', '.join(submitted)} (vwm-sweep cancel ends them)."
-                    )
-                return exit_code
-            submitted.append(slurm_id)
-            self._say(f"submitted  {slurm_id}  {job.name}  {_jobs(len(array.packs))}", "green")
+                    self._say(f"Queued, and left there: {', '.join(submitted)}. The rest is for a later launch.")
+                return answer.exit_code or _NO_ROOM
         self._tidy()
         if outlook.left_out:
             self._say(
@@ -160,102 +174,51 @@ class Submission:
             return _NO_ROOM
         return _DONE
 
-    def _intend(self, array: Array, number: int) -> Job:
+    def _intend(self, array: Array) -> Job:
         elements = tuple(tuple(observed.run_id for observed in pack) for pack in array.packs)
-        job = Job(f"{self._prefix}-{number}", elements, time.time(), task=self.profile.task())
+        job = Job(f"{self._prefix}-{self._intents}", elements, time.time(), task=self._task)
+        self._intents += 1
         self.ledger.intends(job.name, job.elements, job.task)
         return job
 
-    def _submit(self, job: Job, array: Array, after: Sequence[str], code: Path) -> tuple[str | None, int]:
-        """Call sbatch; gives what it answered, or None and the exit code of this launch."""
+    def _submit(self, array: Array, after: Sequence[str], code: Path) -> _Answer:
+        """Note the intent and call sbatch."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        executor = make_executor(self.folder, self.profile, job.name, array.at_a_time, after, code)
+        job = self._intend(array)
+        executor = make_executor(self.folder, self.profile, job.name, len(array.packs), array.at_a_time, after, code)
         try:
             with redirect_stderr(io.StringIO()):  # submitit prints what it raises.
-                jobs = executor.submit_array(_tasks(self.folder, job))
+                # submitit's submit_array would call sbatch through an executor of its own, without a time limit.
+                submitted = executor._submit_command(executor._submitit_command_str)
         except (FailedJobError, FailedSubmissionError, OSError) as failure:
             words = " ".join(str(failure).split()) or f"sbatch gave no answer within {SBATCH_TIMEOUT_S} s"
         else:
-            answered = str(jobs[0].job_id).split("_")[0]
-            self.ledger.submitted(job.name, answered)
-            return answered, _DONE
+            answered = str(submitted.job_id).split("_")[0]
+            take_over(job, answered, self.folder, self.ledger)
+            self._say(f"submitted  {answered}  {job.name}  {_jobs(len(array.packs))}", "green")
+            return _Answer(answered, _DONE)
         unsure = "no answer" in words or any(word in words for word in _UNSURE)
         if unsure:
             self._say(words, "yellow")
-        found = self._settle(job, words, patient=unsure)
+        found = settle(job, self.folder, self.ledger, words, patient=unsure, say=self._say)
         if found is not None:
-            return found, _DONE
+            return _Answer(found, _DONE)
+        if _is_no_room(words):
+            self._say(f"SLURM did not take {_jobs(len(array.packs))}: {words}", "yellow")
+            self._say("The queue has no room for them. Launch again when some jobs have ended.")
+            return _Answer(None, _NO_ROOM, is_too_much=not unsure)
         if unsure:
             self._say("SLURM does not have the jobs. Launch again when it answers.", "red")
-            return None, _UNREACHABLE
+            return _Answer(None, _UNREACHABLE)
         self._say(f"SLURM refused the jobs: {words}", "red")
         self._say(_advice(words))
-        return None, _NO_ROOM if _is_no_room(words) else _REFUSED
+        return _Answer(None, _REFUSED)
 
     def _tidy(self) -> None:
         """Remove what failed submissions have left; nobody reads it, since no intent is in doubt."""
-        left = [*(self.folder / "jobs").glob(".submission_file_*.sh")]
-        left += [path for path in (self.folder / "jobs").glob("*.pkl") if re.fullmatch(r"[0-9a-f]{32}", path.stem)]
-        for path in left:
+        for path in (self.folder / "jobs").glob(".submission_file_*.sh"):
             path.unlink(missing_ok=True)
-
-    # -- doubt -------------------------------------------------------------------------------------------------
-
-    def _settle_earlier_intents(self) -> None:
-        for job in self.ledger.jobs():
-            if job.is_in_doubt:
-                self._say(f"An earlier launch ended while it submitted {job.name}; SLURM is asked for it.", "yellow")
-                if self._settle(job, "never reached SLURM", patient=True) is None:
-                    self._say(f"{job.name} never reached SLURM; its runs are submitted anew.")
-
-    def _settle(self, job: Job, words: str, patient: bool) -> str | None:
-        """Find out whether SLURM has the job of an intent: take it over and give its id, or note why there is none.
-
-        Args:
-            job: the intent.
-            words: what to note if SLURM does not have the job.
-            patient: ask until ``DOUBT_S`` after the intent, before which the job may still be on its way.
-
-        Raises:
-            SchedulerUnreachable: SLURM does not answer, and the intent stays in doubt.
-        """
-        said = False
-        while True:
-            try:
-                slurm_id = find_by_name(job.name, job.time)
-                unreachable = None
-            except SchedulerUnreachable as error:
-                slurm_id, unreachable = None, error
-            if slurm_id is not None:
-                self._adopt(job, slurm_id)
-                return slurm_id
-            if not patient or time.time() > job.time + DOUBT_S:
-                if unreachable is not None:
-                    raise unreachable
-                self.ledger.refused(job.name, words)
-                return None
-            if not said:
-                left = job.time + DOUBT_S - time.time()
-                self._say(f"Looking for up to {left:.0f} s whether SLURM has {job.name}.", "yellow")
-            said = True
-            time.sleep(_POLL_S)
-
-    def _adopt(self, job: Job, slurm_id: str) -> None:
-        """Take over a job that SLURM has: write what submitit would have written after sbatch, and note the id."""
-        from submitit.core.utils import DelayedSubmission, JobPaths
-
-        for index, task in enumerate(_tasks(self.folder, job)):
-            target = slurm_id if len(job.elements) == 1 else f"{slurm_id}_{index}"
-            pickle = JobPaths(self.folder / "jobs", target).submitted_pickle
-            if not pickle.exists():
-                delayed = DelayedSubmission(task)
-                delayed.set_timeout(job.task["timeout_min"], job.task["max_requeues"])
-                temporary = pickle.with_name(f".{pickle.name}.{os.getpid()}")
-                delayed.dump(temporary)
-                temporary.replace(pickle)
-        self.ledger.submitted(job.name, slurm_id)
-        self._say(f"found      {slurm_id}  {job.name}  {_jobs(len(job.elements))}: taken over", "green")
 
     # -- pruning -----------------------------------------------------------------------------------------------
 
@@ -284,7 +247,7 @@ class Submission:
 
 
 def make_executor(
-    folder: Path, profile: SlurmProfile, name: str, at_a_time: int, after: Sequence[str], code: Path
+    folder: Path, profile: SlurmProfile, name: str, elements: int, at_a_time: int, after: Sequence[str], code: Path
 ) -> "SlurmExecutor":
     """submitit's executor for one array.
 
@@ -292,6 +255,7 @@ def make_executor(
         folder: runs/<sweep>, absolute.
         profile: what each job gets.
         name: the unique name of the array.
+        elements: how many it has; a single one is a job that is no array.
         at_a_time: elements that run at the same time.
         after: ids of the arrays that must have ended before.
         code: what stands in front of PYTHONPATH in the job.
@@ -329,12 +293,15 @@ def make_executor(
         additional_parameters={option: value for option, value in options.items() if option not in own},
         **parameters,
     )
+    if elements > 1:
+        executor.parameters["map_count"] = elements
     return executor
 
 
 def _setup(profile: SlurmProfile, code: Path) -> list[str]:
     """The lines of bash before the Python of a job."""
     return [
+        f"export WANDB_MODE={tracking_mode(None, profile.wandb)}",
         *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
         *profile.setup,
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
@@ -343,22 +310,25 @@ def _setup(profile: SlurmProfile, code: Path) -> list[str]:
     ]
 
 
-def _tasks(folder: Path, job: Job) -> list[Any]:
-    from vwm.sweep.slurm_job import TrainOnNodes
-
-    return [TrainOnNodes([str(folder / run) for run in runs], **job.task) for runs in job.elements]
-
-
 def _is_no_room(words: str) -> bool:
-    return "submit limit" in words or "SubmitJob" in words or "temporarily unable to accept" in words
+    """Whether SLURM takes no more jobs now; it refuses one that is too long or too large in nearly the same words."""
+    limits = re.findall(r"\b(?:Assoc|QOS)\w+", words)
+    return (
+        any("SubmitJob" in limit for limit in limits)
+        or ("submit limit" in words and not limits)
+        or "temporarily unable to accept" in words
+        or "Resource temporarily unavailable" in words
+    )
 
 
 def _advice(words: str) -> str:
     """What to do about a refusal."""
-    if _is_no_room(words):
-        return "The queue has no room for them. Launch again when some jobs have ended, or lower the number of jobs."
     lower = words.lower()
     for word, advice in (
+        (
+            "wallduration",
+            "Lower timeout_min: in the profile, to the MaxWall of your account and QOS.",
+        ),
         ("partition", "Correct partition: in the profile; sinfo shows the names."),
         ("account", "Correct account: in the profile; sacctmgr show associations shows yours."),
         ("qos", "Correct qos: in the profile; sacctmgr show qos shows the names."),

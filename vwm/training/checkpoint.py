@@ -4,6 +4,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,15 +76,40 @@ def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any] |
     """
     if not folder.checkpoint.exists():
         return None
-    try:
-        content: dict[str, Any] = torch.load(folder.checkpoint, map_location=device, weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen types for a file that is no checkpoint.
+    what_to_do = "Restore it from a copy, or delete it together with history.jsonl to train this run from the start."
+    return _read(folder.checkpoint, device, what_to_do)
+
+
+def kept_runs(folder: RunFolder, device: torch.device) -> Iterator[TrainingRun]:
+    """The run before its first iteration, at each numbered checkpoint that `keep_every` kept, and as it is now.
+
+    Raises:
+        UserError: no checkpoint was kept, or one cannot be read or is of another run.
+    """
+    configuration, _ = load_configuration(folder.config)
+    paths = sorted(folder.numbered_checkpoints.glob("checkpoint-*.pt"))
+    if not paths:
         raise UserError(
-            f"{folder.checkpoint}: the checkpoint cannot be read ({type(error).__name__}). Restore it from a copy, or "
-            "delete it together with history.jsonl to train this run from the start."
-        ) from None
+            f"{folder.numbered_checkpoints}: no numbered checkpoints were kept. Train a run with "
+            "training_params.keep_every, such as --set training_params.keep_every=500"
+        )
+    run = TrainingRun(configuration, device)
+    yield run
+    for path in (*paths, folder.checkpoint):
+        content = _read(path, device, "Delete it, or restore it from a copy.")
+        _check_belongs(content, configuration, folder)
+        if content["iteration"] > run.iteration:
+            run.load_state_dict(content)
+            yield run
+
+
+def _read(path: Path, device: torch.device, what_to_do: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen types for a file that is no checkpoint.
+        raise UserError(f"{path}: the checkpoint cannot be read ({type(error).__name__}). {what_to_do}") from None
     if content.get("format") != FORMAT:
-        raise UserError(f"{folder.checkpoint}: format {content.get('format')}; this version of vwm reads {FORMAT}.")
+        raise UserError(f"{path}: format {content.get('format')}; this version of vwm reads {FORMAT}.")
     return content
 
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vwm.training import checkpoint
 from vwm.training.progress import ProgressDisplay
 from vwm.training.random_streams import evaluation_stream
 from vwm.training.run_folder import RunFolder
+from vwm.training.training_run import use_matmul_precision
 from vwm.training.workers import Workers
 
 TRIALS_PER_SET_SIZE = 2000
@@ -46,7 +48,11 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: Network, set_sizes: tuple[int, ...], go_on: Callable[[int, int], bool] = lambda done, total: True
+    network: Network,
+    set_sizes: tuple[int, ...],
+    go_on: Callable[[int, int], bool] = lambda done, total: True,
+    *,
+    compile: bool = False,
 ) -> Evaluation | None:
     """Run `TRIALS_PER_SET_SIZE` trials of each set size through the network.
 
@@ -54,6 +60,7 @@ def evaluate(
         network: on any device.
         set_sizes: which to evaluate.
         go_on: called with the number of batches done and to do before each; False ends the evaluation.
+        compile: as for `simulate`.
 
     Returns:
         The responses, or None if `go_on` ended it.
@@ -66,7 +73,7 @@ def evaluate(
             return None
         stream = evaluation_stream(size, batch, device)
         trials = draw_trials(network.params, torch.full((_BATCH,), size), stream)
-        simulation = simulate([network], [trials], [stream])
+        simulation = simulate([network], [trials], [stream], compile=compile)
         readout = simulation.readout[:, 0]
         parts.append(
             (
@@ -74,7 +81,7 @@ def evaluate(
                 torch.where(trials.present, trials.angle, torch.nan),
                 torch.where(trials.present, decoded_angle(readout), torch.nan),
                 absolute_error(readout, trials).double(),
-                simulation.rates.mean(dim=(0, 1, 3)).double(),
+                simulation.mean_rate[0].double(),
             )
         )
     set_size, target, response, error, rate = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
@@ -87,6 +94,14 @@ def write_result(
     folder: RunFolder, evaluation: Evaluation, configuration: Configuration, iterations: int, ended_by: str
 ) -> dict[str, Any]:
     """Write responses.npz and then result.json, whose presence says that the run is finished; returns the result."""
+    write_responses(folder.responses, evaluation)
+    result = summarise(evaluation, configuration, iterations, ended_by)
+    write_atomically(folder.result, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def write_responses(path: Path, evaluation: Evaluation) -> None:
+    """Write the responses as an npz file, atomically."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -95,10 +110,7 @@ def write_result(
         target=evaluation.target,
         response=evaluation.response,
     )
-    write_atomically(folder.responses, buffer.getvalue())
-    result = summarise(evaluation, configuration, iterations, ended_by)
-    write_atomically(folder.result, json.dumps(result, indent=1) + "\n")
-    return result
+    write_atomically(path, buffer.getvalue())
 
 
 def summarise(evaluation: Evaluation, configuration: Configuration, iterations: int, ended_by: str) -> dict[str, Any]:
@@ -132,6 +144,7 @@ def evaluate_folder(folder: RunFolder) -> dict[str, Any]:
         raise UserError(f"{folder.path}: there is no checkpoint yet. Train this run first: vwm train {folder.path}")
     run, _ = checkpoint.open_run(folder, workers.device, content["processes"], writes=False)
     params = run.configuration.model_params
+    use_matmul_precision(run.configuration)
 
     with ProgressDisplay(shown=True) as display:
         display.begin(folder.path, 0, 1)
@@ -140,7 +153,7 @@ def evaluate_folder(folder: RunFolder) -> dict[str, Any]:
             display.advance(folder.path, done, total, None, None)
             return True
 
-        evaluation = evaluate(run.network, params.item_num, go_on)
+        evaluation = evaluate(run.network, params.item_num, go_on, compile=run.configuration.worth_compiling)
     assert evaluation is not None
     if run.ended_by is None:
         return summarise(evaluation, run.configuration, run.iteration, "not ended")

@@ -33,27 +33,53 @@ class RunState:
     detail: str | None = None  # the error's message, or what to do
 
 
+class _File:
+    """A file of a run's folder; its path is made when it is asked for, since a status makes thousands of folders."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", kind: object) -> Path:
+        return folder.path / self._name
+
+
 class RunFolder:
-    """The files of one run; the properties are paths, whether or not there is a file."""
+    """The files of one run, as paths, whether or not there is a file."""
+
+    config = _File("config.yaml")
+    state = _File("state.json")
+    checkpoint = _File("checkpoint.pt")
+    numbered_checkpoints = _File("checkpoints")  # with keep_every: checkpoint-<iteration>.pt
+    failed_state = _File("failed.pt")  # the state whose next iteration gave no finite number
+    history = _File("history.jsonl")
+    responses = _File("responses.npz")
+    result = _File("result.json")  # exists exactly when the run is finished
+    traceback = _File("error.txt")  # of the last failure
+    lock = _File("lock")  # held by the process that trains the run
+    stop = _File("stop")  # its content is the reason to stop at the next step
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.state = path / "state.json"
-        self.checkpoint = path / "checkpoint.pt"
-        self.numbered_checkpoints = path / "checkpoints"  # with keep_every: checkpoint-<iteration>.pt
-        self.failed_state = path / "failed.pt"  # the state whose next iteration gave no finite number
-        self.history = path / "history.jsonl"
-        self.responses = path / "responses.npz"
-        self.result = path / "result.json"  # exists exactly when the run is finished
-        self.traceback = path / "error.txt"  # of the last failure
-        self.lock = path / "lock"  # held by the process that trains the run
-        self.stop = path / "stop"  # its content is the reason to stop at the next step
 
     def read_state(self) -> RunState | None:
-        """The run's state, or None before its first attempt."""
-        content = read_json(self.state)
-        return None if content is None else RunState(**content)
+        """The run's state, or None before its first attempt.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            content = read_json(self.state)
+            state = None if content is None else RunState(**content)
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(self._damage(" ".join(str(error).split()))) from None
+        if state is not None:
+            numbers = (state.iteration, state.num_iterations, state.attempt, state.heartbeat)
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise UserError(self._damage("a number was expected where there is none"))
+        return state
+
+    def _damage(self, why: str) -> str:
+        return f"state.json cannot be read: {why}; delete it to go on: {self.state}"
 
     def write_state(self, state: RunState) -> None:
         """Replace ``state.json``, stamped with the time, this host and this process."""
@@ -77,8 +103,8 @@ class RunFolder:
         return read_json(self.result)
 
 
-def prepare_run_folder(path: Path, configuration: Configuration) -> RunFolder:
-    """Make ``path`` the folder of this run, or find that it is already.
+def prepare_run_folder(path: Path, configuration: Configuration, flush: bool = True) -> RunFolder:
+    """Make ``path`` the folder of this run, or find that it is already; ``flush`` as in ``write_atomically``.
 
     Raises:
         UserError: the folder holds another run, or files that are no run's. Nothing is written then.
@@ -95,5 +121,5 @@ def prepare_run_folder(path: Path, configuration: Configuration) -> RunFolder:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: this is no run's folder and it is not empty. Choose another folder with --out.")
     path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.config, configuration.to_yaml())
+    write_atomically(folder.config, configuration.to_yaml(), flush)
     return folder

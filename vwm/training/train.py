@@ -12,7 +12,8 @@ from torch import Tensor
 from vwm.errors import UserError
 from vwm.files import Locked, locked, write_atomically
 from vwm.model.losses import error_loss
-from vwm.model.network import Simulation, can_run_together, simulate
+from vwm.model.network import Simulation, batch_shape, noise_law, simulate
+from vwm.model.recurrence import POOL
 from vwm.model.task import Trials, draw_trials
 from vwm.training import checkpoint
 from vwm.training.evaluation import evaluate, write_result
@@ -20,7 +21,8 @@ from vwm.training.progress import ProgressDisplay
 from vwm.training.random_streams import iteration_stream
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
 from vwm.training.stopping import REASONS, StopRequests, is_part_of_a_job
-from vwm.training.training_run import TrainingRun
+from vwm.training.tracking import UNTRACKED, Tracker, Tracking
+from vwm.training.training_run import TrainingRun, use_matmul_precision
 from vwm.training.workers import WorkerLostError, Workers
 
 _SECONDS_BETWEEN_HEARTBEATS = 2.0
@@ -37,6 +39,7 @@ class Member:
         self.attempt = 1 if earlier is None else earlier.attempt + 1
         self.mean_abs_error = None if earlier is None else earlier.mean_abs_error
         self.phase: Phase = "training"
+        self.tracker: Tracker | None = None
         self._processes = workers.size
         self._started_at, self._first_iteration = time.monotonic(), self.run.iteration
         self._last_heartbeat = 0.0
@@ -69,6 +72,8 @@ class Member:
                     detail=detail,
                 )
             )
+        if self.tracker is not None and phase not in ("training", "evaluating"):
+            self.tracker.end(phase, reason)
 
     def heartbeat(self) -> None:
         """Write state.json if the last time is some seconds ago."""
@@ -92,12 +97,18 @@ class Member:
         """Write the checkpoint."""
         if self.writes:
             checkpoint.save(self.run, self.folder, self._processes)
+            if self.tracker is not None:
+                self.tracker.covered(self.speed)
 
 
-def train_folders(folders: Sequence[RunFolder]) -> list[Phase]:
+def train_folders(folders: Sequence[RunFolder], tracking: Tracking = UNTRACKED) -> list[Phase]:
     """Train the runs of these folders together until each is finished, stopped or failed.
 
     Every folder holds config.yaml; a run goes on from its checkpoint. Under torchrun each process calls this once.
+
+    Args:
+        folders: of the runs.
+        tracking: how they are mirrored in Weights & Biases; not, where not given.
 
     Returns:
         The phase each run was left in: "finished", "stopped" or "failed" (state.json holds the reason).
@@ -123,6 +134,10 @@ def train_folders(folders: Sequence[RunFolder]) -> list[Phase]:
             display.say(member.notes)
             display.begin(member.folder.path, member.run.iteration, member.num_iterations)
             member.tell("training")
+            if member.writes and tracking.mode != "disabled":
+                configuration = member.run.configuration
+                member.tracker = Tracker(member.folder, configuration, member.attempt, tracking, display.say)
+                held.callback(member.tracker.wait)
         try:
             _train(pack, workers, stop, display)
         except WorkerLostError as error:
@@ -170,7 +185,7 @@ def _check_fits(member: Member, first: Member) -> None:
     """Refuse a run that cannot be computed in one batch with the first of its pack."""
     ours, others = member.run.configuration, first.run.configuration
     same_trials = ours.training_params.num_trials == others.training_params.num_trials
-    if not (same_trials and can_run_together(ours.model_params, others.model_params)):
+    if not (same_trials and batch_shape(ours.model_params) == batch_shape(others.model_params)):
         raise UserError(
             f"{member.folder.path}: its network, task or num_trials differs in size from {first.folder.path}, so the "
             "two cannot be trained as one pack. Train them one by one."
@@ -237,10 +252,9 @@ def _gradients(active: Sequence[Member], workers: Workers) -> list[Tensor]:
     Returns:
         What this process measured, a vector a member.
     """
-    # On a GPU the members are one batched computation. On a CPU batching gains nothing, and one by one each member's
-    # arithmetic is to the last bit what it is when the run is trained alone.
-    together = [active] if workers.device.type == "cuda" else [[member] for member in active]
-    measured = [vector for members in together for vector in _backward(members, workers)]
+    measured: dict[int, Tensor] = {}
+    for members in _batches(active, workers):
+        measured |= _backward_in_parts(members, workers)
     if workers.size > 1:
         for member in active:
             gradients = [parameter.grad for parameter in member.run.network.parameters() if parameter.grad is not None]
@@ -249,11 +263,47 @@ def _gradients(active: Sequence[Member], workers: Workers) -> list[Tensor]:
             flat /= workers.size
             for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
-    return measured
+    return [measured[id(member)] for member in active]
+
+
+def _backward_in_parts(members: Sequence[Member], workers: Workers) -> dict[int, Tensor]:
+    """`_backward` for these members together, or in halves for as long as the memory does not hold them together.
+
+    Nothing is lost by a second try: the random numbers of an iteration do not depend on what was drawn before.
+    """
+    try:
+        return {id(member): vector for member, vector in zip(members, _backward(members, workers), strict=True)}
+    except torch.OutOfMemoryError:
+        if len(members) == 1:
+            raise
+    # Outside of the handler, whose traceback would keep the tensors of the failed try alive.
+    POOL.clear()
+    if workers.device.type == "cuda":
+        torch.cuda.empty_cache()
+    half = len(members) // 2
+    first, second = members[:half], members[half:]
+    return _backward_in_parts(first, workers) | _backward_in_parts(second, workers)
+
+
+def _batches(active: Sequence[Member], workers: Workers) -> list[list[Member]]:
+    """The members that are computed together.
+
+    On a GPU they are one batched computation for each law of the noise and precision. On a CPU batching gains nothing,
+    and one by one each member's arithmetic is to the last bit what it is when the run is trained alone.
+    """
+    if not workers.batch_packs:
+        return [[member] for member in active]
+    batches: dict[tuple[str, ...], list[Member]] = {}
+    for member in active:
+        configuration = member.run.configuration
+        kind = (*noise_law(configuration.model_params), configuration.training_params.matmul_precision)
+        batches.setdefault(kind, []).append(member)
+    return list(batches.values())
 
 
 def _backward(members: Sequence[Member], workers: Workers) -> list[Tensor]:
     """One batch of trials through these networks and back."""
+    use_matmul_precision(members[0].run.configuration)
     streams = [
         iteration_stream(
             member.run.configuration.training_params.seed, member.run.iteration, workers.rank, workers.device
@@ -264,7 +314,12 @@ def _backward(members: Sequence[Member], workers: Workers) -> list[Tensor]:
         draw_trials(member.run.configuration.model_params, member.run.set_size, stream)
         for member, stream in zip(members, streams, strict=True)
     ]
-    simulation = simulate([member.run.network for member in members], trials, streams)
+    simulation = simulate(
+        [member.run.network for member in members],
+        trials,
+        streams,
+        compile=members[0].run.configuration.worth_compiling,
+    )
     losses = [
         _losses(member.run, simulation, index, batch)
         for index, (member, batch) in enumerate(zip(members, trials, strict=True))
@@ -273,7 +328,7 @@ def _backward(members: Sequence[Member], workers: Workers) -> list[Tensor]:
         member.run.optimizer.zero_grad()
     torch.stack([total for total, _ in losses]).sum().backward()  # type: ignore[no-untyped-call]
     return [
-        member.run.measure(total, error, simulation.rates[:, index], simulation.readout[:, index], batch)
+        member.run.measure(total, error, simulation.mean_rate[index], simulation.readout[:, index], batch)
         for index, (member, batch, (total, error)) in enumerate(zip(members, trials, losses, strict=True))
     ]
 
@@ -282,7 +337,7 @@ def _losses(run: TrainingRun, simulation: Simulation, index: int, trials: Trials
     """Total loss and error loss of one member."""
     training = run.configuration.training_params
     error = error_loss(training.error_def, simulation.readout[:, index], trials).mean()
-    return training.lambda_err * error + training.lambda_reg * simulation.rates[:, index].mean(), error
+    return training.lambda_err * error + training.lambda_reg * simulation.mean_rate[index].mean(), error
 
 
 def _agree(
@@ -324,7 +379,10 @@ def _conclude(member: Member, stop: StopRequests, display: ProgressDisplay) -> N
         member.heartbeat()
         return stop.reason(folder) is None
 
-    evaluation = evaluate(run.network, run.configuration.model_params.item_num, go_on)
+    use_matmul_precision(run.configuration)
+    evaluation = evaluate(
+        run.network, run.configuration.model_params.item_num, go_on, compile=run.configuration.worth_compiling
+    )
     if evaluation is None:
         _leave_unfinished(member, stop.reason(folder) or "stop requested", display)
         return

@@ -14,6 +14,13 @@ from vwm.model.network import Network
 from vwm.model.task import Trials, equal_shares
 from vwm.training.random_streams import initial_network_stream
 
+_TORCHS_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def use_matmul_precision(configuration: Configuration) -> None:
+    """Let torch compute matrix products of float32 as this configuration asks, from now on in this process."""
+    torch.set_float32_matmul_precision(_TORCHS_PRECISION[configuration.training_params.matmul_precision])
+
 
 @dataclass
 class LoggingWindow:
@@ -56,20 +63,20 @@ class TrainingRun:
     # One iteration
     # -----------------------------------------------------------------------------------------------------------
 
-    def measure(self, loss: Tensor, error_loss: Tensor, rates: Tensor, readout: Tensor, trials: Trials) -> Tensor:
+    def measure(self, loss: Tensor, error_loss: Tensor, mean_rate: Tensor, readout: Tensor, trials: Trials) -> Tensor:
         """What one process saw in one iteration, as sums that add up over processes, one vector of float64.
 
         Args:
             loss: the total loss of this process.
             error_loss: its error term, before `lambda_err`.
-            rates: [steps, trials, N].
+            mean_rate: [trials], Hz.
             readout: [decode steps, trials, M, 2].
             trials: the batch.
         """
-        sizes = torch.tensor(self.configuration.model_params.item_num, device=rates.device)
+        sizes = torch.tensor(self.configuration.model_params.item_num, device=mean_rate.device)
         belongs = (sizes[:, None] == trials.set_size).double()
         error = absolute_error(readout, trials).double()
-        rate = rates.mean(dim=(0, 2)).double()
+        rate = mean_rate.double()
         by_set_size = belongs @ torch.stack([torch.ones_like(error), error, error.square(), rate], dim=1)
         totals = torch.stack([loss.double(), error_loss.double(), rate.mean()])
         return torch.cat([totals, by_set_size.flatten()]).detach()
@@ -89,6 +96,9 @@ class TrainingRun:
         loss, error_loss, mean_rate = (value / processes for value in values[:3])
         if not math.isfinite(loss) or not all(bool(g.isfinite().all()) for g in gradients if g is not None):
             return False
+        longest = self.configuration.training_params.gradient_clipping
+        if longest > 0:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest)
         self.optimizer.step()
         self.network.project()
         self.scheduler.step(loss)

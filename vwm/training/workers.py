@@ -1,6 +1,8 @@
 """The processes that train a run together: one when started alone, several under torchrun."""
 
 import os
+import sys
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -9,6 +11,18 @@ from torch import Tensor
 
 class WorkerLostError(Exception):
     """Another process of this run died or cannot be reached; the checkpoint is as good as before."""
+
+
+def use_own_device() -> torch.device:
+    """The GPU that torchrun gave this process, or the first one; one core of the CPU where there is none."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        return device
+    if "OMP_NUM_THREADS" not in os.environ:
+        # One core per network is the fastest use of a machine, and results do not depend on how many it has.
+        torch.set_num_threads(1)
+    return torch.device("cpu")
 
 
 class Workers:
@@ -26,13 +40,9 @@ class Workers:
         """
         self.rank = int(os.environ.get("RANK", 0))
         self.size = int(os.environ.get("WORLD_SIZE", 1))
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-        if self.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            # One core per network is the fastest use of a machine, and results do not depend on how many it has.
-            torch.set_num_threads(1)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
+        self.device = use_own_device()
+        # On a GPU many small networks together cost little more than one.
+        self.batch_packs = self.device.type == "cuda"
         if self.size > 1:
             try:
                 dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
@@ -63,6 +73,20 @@ class Workers:
         self.add_up(torch.zeros(1, device=self.device))
 
     def leave(self) -> None:
-        """Take leave of the group, so that no process prints a complaint about another's absence."""
-        if self.size > 1 and dist.is_initialized():
+        """Take leave of the group where that is of use.
+
+        On CPUs it is not: the sockets close with the process, see ``end_process``.
+        """
+        if self.size > 1 and dist.is_initialized() and self.device.type == "cuda":
             dist.destroy_process_group()
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """End a process of torchrun's at once, with all that it has written.
+
+    Where one process takes the group apart while it hears that another is gone already, now and then it aborts, and
+    torchrun calls a run failed that is finished or properly stopped.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

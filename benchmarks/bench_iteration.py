@@ -1,0 +1,183 @@
+"""One iteration of training: its time and memory against what a user would otherwise run, and against the machine.
+
+Each row is a process of its own on one core, one after the other, and times are processor seconds, so that other work
+on the machine disturbs as little as it can. "published" is benchmarks/published_loop.py; "tuned" is the same with the
+settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which has
+neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is what
+the matrix products and the random variates of an iteration take at the rates that this machine reaches with them alone.
+
+Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--repeats 5]
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.jax_loop import jax_iteration
+from benchmarks.published_loop import PublishedLoop
+from vwm.config import Configuration
+from vwm.model.network import simulate
+from vwm.model.recurrence import _transmit
+from vwm.model.task import draw_trials
+from vwm.training import train
+from vwm.training.random_streams import iteration_stream
+from vwm.training.training_run import TrainingRun
+
+TUNED = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+IMPLEMENTATIONS = ("published", "tuned", "RNN", "JAX", "vwm")
+ON_ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # JAX takes all cores otherwise
+
+
+def configuration(units: int, noise: str, factor: float = 0.1) -> Configuration:
+    """The default task and training with so many units."""
+    model: dict[str, object] = {"num_neurons": units, "spike_noise_factor": 0.0 if noise == "none" else factor}
+    if noise != "none":
+        model["spike_noise_type"] = noise
+    return Configuration.model_validate({"model_params": model})
+
+
+def ours(settings: Configuration) -> Callable[[], object]:
+    """An iteration as the training loop does it."""
+    run = TrainingRun(settings, torch.device("cpu"))
+
+    def iterate() -> None:
+        stream = iteration_stream(0, run.iteration, 0, torch.device("cpu"))
+        trials = draw_trials(settings.model_params, run.set_size, stream)
+        simulation = simulate([run.network], [trials], [stream], compile=True)
+        loss, error = train._losses(run, simulation, 0, trials)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.update(run.measure(loss, error, simulation.mean_rate[0], simulation.readout[:, 0], trials), 1)
+
+    return iterate
+
+
+def plain_rnn(settings: Configuration) -> Callable[[], object]:
+    """torch.nn.RNN with a linear read-out and a squared loss."""
+    model = settings.model_params
+    channels = model.input_channels * model.max_item_num
+    rnn = torch.nn.RNN(channels, model.num_neurons)
+    readout = torch.nn.Linear(model.num_neurons, 2 * model.max_item_num)
+    optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
+    inputs = torch.zeros(model.steps, settings.training_params.num_trials, channels)
+    inputs[model.stimulus_steps.start : model.stimulus_steps.stop] = 1.0
+
+    def iterate() -> None:
+        states, _ = rnn(inputs)
+        loss = readout(states[-model.decode_steps :]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return iterate
+
+
+def seconds(iterate: Callable[[], object], repeats: int) -> list[float]:
+    """Processor seconds of each of some calls."""
+    times = []
+    for _ in range(repeats):
+        before = time.process_time()
+        iterate()
+        times.append(time.process_time() - before)
+    return times
+
+
+def limit(settings: Configuration, repeats: int) -> float:
+    """Seconds for the matrix products and the random variates of an iteration, each measured alone."""
+    model, trials = settings.model_params, settings.training_params.num_trials
+    rates, weights = torch.rand(1, trials, model.num_neurons), torch.rand(1, model.num_neurons, model.num_neurons)
+    product = torch.empty_like(rates)
+    total = (
+        3
+        * model.steps
+        * statistics.median(seconds(lambda: [torch.bmm(rates, weights, out=product) for _ in range(100)], repeats))
+        / 100
+    )
+    if model.spike_noise_factor > 0:
+        draw = torch.compile(_transmit)
+        key, strength = torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 1)
+        sent, slope = torch.empty_like(rates), torch.empty_like(rates)
+
+        def transmit() -> None:
+            for _ in range(100):
+                draw(model.spike_noise_type, rates, key, strength, sent, slope)
+
+        transmit()
+        draws = model.steps + model.decode_steps
+        total += draws * statistics.median(seconds(transmit, repeats)) / 100
+    return total
+
+
+def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]:
+    """What one implementation takes; runs in a process of its own."""
+    torch.set_num_threads(1)
+    settings = configuration(units, noise)
+    if name == "limit":
+        return {"seconds": limit(settings, repeats), "first": 0.0, "memory": 0.0}
+    start = time.perf_counter()
+    iterate = {
+        "published": lambda: PublishedLoop(settings).iterate,
+        "tuned": lambda: PublishedLoop(settings).iterate,
+        "RNN": lambda: plain_rnn(settings),
+        "JAX": lambda: jax_iteration(settings),
+        "vwm": lambda: ours(settings),
+    }[name]()
+    iterate()
+    first = time.perf_counter() - start
+    iterate()
+    median = statistics.median(seconds(iterate, repeats))
+    return {"seconds": median, "first": first, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def in_a_process(name: str, units: int, noise: str, repeats: int) -> dict[str, float]:
+    """`measure` in a fresh process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": ON_ONE_CORE}
+    environment |= TUNED if name == "tuned" else {}
+    command = [sys.executable, "-m", "benchmarks.bench_iteration", "--one", name]
+    command += ["--units", str(units), "--noise", noise, "--repeats", str(repeats)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.one, given.units[0], given.noise[0], given.repeats)))
+        return
+    print(f"torch {torch.__version__}, one core; processor seconds an iteration of 512 trials × 202 steps, medians")
+    has_jax = importlib.util.find_spec("jax") is not None
+    if not has_jax:
+        print("JAX is not installed here, so its rows are left out; `pip install jax` adds them.")
+    names = [name for name in (*IMPLEMENTATIONS, "limit") if has_jax or name != "JAX"]
+    print(f"{'':16}{'seconds':>9}{'× vwm':>8}{'GiB':>7}{'first s':>9}")
+    for units in given.units:
+        for noise in given.noise:
+            rows = {name: in_a_process(name, units, noise, given.repeats) for name in names}
+            print(f"N {units}, {noise}")
+            for name, row in rows.items():
+                ratio = row["seconds"] / rows["vwm"]["seconds"]
+                rest = "" if name == "limit" else f"{row['memory']:7.2f}{row['first']:9.1f}"
+                print(f"  {name:14}{row['seconds']:9.3f}{ratio:8.2f}{rest}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

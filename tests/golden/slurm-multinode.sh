@@ -1,0 +1,24 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-19%8
+#SBATCH --cpus-per-task=4
+#SBATCH --gpus-per-node=2
+#SBATCH --job-name=grid-1a2b3c4d-0
+#SBATCH --nodes=3
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/home/me/vwm/runs/grid/jobs/%A_%a_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=720
+
+# setup
+export WANDB_MODE=disabled
+export PYTHONPATH=/home/me/vwm/runs/grid/code/0123456789abcdef"${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1
+export SLURM_EXPORT_ENV=ALL
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /home/me/vwm/runs/grid/jobs/%A_%a_%t_log.out --cpus-per-task=4 sh -c 'trap "" USR2; exec "$@"' sh /home/me/vwm/.venv/bin/python -u -m submitit.core._submit /home/me/vwm/runs/grid/jobs
