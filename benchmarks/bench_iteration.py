@@ -25,11 +25,8 @@ import torch
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
 from vwm.config import Configuration
-from vwm.model.network import simulate
 from vwm.model.recurrence import _transmit
-from vwm.model.task import draw_trials
-from vwm.training import train
-from vwm.training.random_streams import iteration_stream
+from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
 
 TUNED = {
@@ -54,13 +51,8 @@ def ours(settings: Configuration) -> Callable[[], object]:
     run = TrainingRun(settings, torch.device("cpu"))
 
     def iterate() -> None:
-        stream = iteration_stream(0, run.iteration, 0, torch.device("cpu"))
-        trials = draw_trials(settings.model_params, run.set_size, stream)
-        simulation = simulate([run.network], [trials], [stream], compile=True)
-        loss, error = train._losses(run, simulation, 0, trials)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.update(run.measure(loss, error, simulation.mean_rate[0], simulation.readout[:, 0], trials), 1)
+        (measured,) = backward([run], 0)
+        run.update(measured, 1)
 
     return iterate
 

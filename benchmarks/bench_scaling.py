@@ -62,7 +62,7 @@ def batch_of(members: int) -> Any:
 
     def iterate() -> None:
         nonlocal iteration
-        streams = [iteration_stream(seed, iteration, 0, torch.device("cpu")) for seed in range(members)]
+        streams = [iteration_stream(seed, iteration, 0) for seed in range(members)]
         trials = [draw_trials(settings.model_params, sizes, stream) for stream in streams]
         simulation = simulate(networks, trials, streams, compile=True)
         losses = [error_loss("rad", simulation.readout[:, i], batch).mean() for i, batch in enumerate(trials)]

@@ -16,10 +16,10 @@ from vwm.model.task import draw_trials, equal_shares, input_code, wrap
 class PublishedLoop:
     """A network, its optimiser and one iteration of training."""
 
-    def __init__(self, configuration: Configuration, seed: int = 0) -> None:
-        self.configuration = configuration
+    def __init__(self, configuration: Configuration, seed: int = 0, device: str = "cpu") -> None:
+        self.configuration, self.device = configuration, torch.device(device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.network = Network(configuration.model_params, self.generator)
+        self.network = Network(configuration.model_params, self.generator).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=configuration.training_params.eta)
 
     def _transmit(self, rates: Tensor) -> Tensor:
@@ -43,15 +43,16 @@ class PublishedLoop:
         """Trials, steps, loss, backward, update, and the error at each set size."""
         params, training = self.configuration.model_params, self.configuration.training_params
         network, set_size = self.network, equal_shares(params.item_num, training.num_trials)
-        trials = draw_trials(params, set_size, self.generator)
+        trials = draw_trials(params, set_size, self.generator).to(self.device)
+        set_size = trials.set_size
         code = input_code(params, trials)
-        inputs = torch.zeros(len(set_size), params.steps, code.shape[1])
+        inputs = torch.zeros(len(set_size), params.steps, code.shape[1], device=self.device)
         inputs[:, params.stimulus_steps.start : params.stimulus_steps.stop] = code[:, None]
         inputs.requires_grad_(True)
 
-        rates = torch.zeros(len(set_size), params.num_neurons)
-        rates_out = torch.zeros(len(set_size), params.steps, params.num_neurons)
-        readout_out = torch.zeros(len(set_size), params.decode_steps, 2 * params.max_item_num)
+        rates = torch.zeros(len(set_size), params.num_neurons, device=self.device)
+        rates_out = torch.zeros(len(set_size), params.steps, params.num_neurons, device=self.device)
+        readout_out = torch.zeros(len(set_size), params.decode_steps, 2 * params.max_item_num, device=self.device)
         for step in range(params.steps):
             weights = network.recurrent @ torch.diag(network.sign)
             drive = self._transmit(rates) @ weights.T + inputs[:, step] @ network.input.T

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from vwm.config import ModelParams
 from vwm.model.noise import strength
-from vwm.model.recurrence import Spikes, Trial, run_trial
+from vwm.model.recurrence import Spikes, Trial, has_kernel, run_trial
 from vwm.model.task import Trials, input_code
 from vwm.model.variates import draw_keys
 
@@ -90,7 +90,12 @@ def noise_law(params: ModelParams) -> tuple[str, ...]:
 
 
 def draws_by_torch(params: ModelParams, compile: bool) -> bool:
-    """Whether gamma variates come from torch's sampler: uncompiled, the other one is a hundred small operations."""
+    """Whether gamma variates come from torch's sampler: uncompiled, the other one is a hundred small operations.
+
+    Args:
+        params: of the network.
+        compile: whether element-wise parts are compiled, or all steps are a kernel.
+    """
     if params.spike_noise_type not in ("gamma", "csnr"):
         return False
     return params.gamma_sampler == "torch" or (params.gamma_sampler == "auto" and not compile)
@@ -108,9 +113,21 @@ def simulate(
     Args:
         networks: members of equal `batch_shape` and `noise_law`.
         trials: a batch for each member, equally many trials each.
-        generators: the source of each member's spike noise.
+        generators: the source of each member's spike noise, on the CPU or on the networks' device.
         compile: whether element-wise parts are compiled: worth it from about 1e8 updates of a unit on.
     """
+    prepared = prepare(networks, compile)
+    keys = draw_spikes(len(prepared.spikes.keys), generators).to(networks[0].tau.device)
+    spikes = replace(prepared.spikes, keys=keys)
+    if spikes.by_torch:
+        spikes = replace(
+            spikes, generators=[_where(network.tau, g) for network, g in zip(networks, generators, strict=True)]
+        )
+    return simulate_prepared(networks, trials, replace(prepared, spikes=spikes))
+
+
+def prepare(networks: Sequence[Network], compile: bool) -> Trial:
+    """What a simulation of these networks has in common from batch to batch; the keys of its spikes are still 0."""
     first = networks[0].params
     if len({(batch_shape(network.params), noise_law(network.params)) for network in networks}) > 1:
         raise ValueError("these networks differ in a size or in the noise, which one simulation needs to be equal")
@@ -121,16 +138,17 @@ def simulate(
         return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
     is_noisy = first.spike_noise_factor > 0
+    # A key for the rates before each step and after the last, and one for each step of the read-out.
+    draws = first.steps + 1 + first.decode_steps
     spikes = Spikes(
         kind=first.spike_noise_type if is_noisy else None,
         strength=constants([strength(network.params) if is_noisy else 0.0 for network in networks]),
-        # A key for the rates before each step and after the last, and one for each step of the read-out.
-        keys=torch.stack([draw_keys(first.steps + 1 + first.decode_steps, g) for g in generators], dim=1).unbind(0),
-        by_torch=is_noisy and draws_by_torch(first, compile),
-        generators=generators,
+        keys=torch.zeros(draws, len(networks), 2, dtype=torch.int32, device=like.device),
+        by_torch=is_noisy and draws_by_torch(first, compile or has_kernel(like, first.num_neurons)),
+        generators=(),
     )
     saturation = constants([network.params.saturation_firing_rate for network in networks])
-    trial = Trial(
+    return Trial(
         steps=first.steps,
         decode_steps=first.decode_steps,
         stimulus_steps=first.stimulus_steps,
@@ -139,11 +157,28 @@ def simulate(
         spikes=spikes,
         compile=compile,
     )
+
+
+def draw_spikes(draws: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """The random words of so many draws of each member's spikes, int32 [draws, members, 2]."""
+    return torch.stack([draw_keys(draws, generator) for generator in generators], dim=1)
+
+
+def _where(like: Tensor, generator: torch.Generator) -> torch.Generator:
+    """The generator, or one on the tensor's device that begins from it: torch's sampler draws where the rates are."""
+    if generator.device.type == like.device.type:
+        return generator
+    return torch.Generator(like.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def simulate_prepared(networks: Sequence[Network], trials: Sequence[Trials], prepared: Trial) -> Simulation:
+    """As `simulate`, with all that does not depend on the trials prepared."""
+    params = networks[0].params
     code = torch.stack([input_code(network.params, batch) for network, batch in zip(networks, trials, strict=True)])
     mean_rate, readout = run_trial(
-        trial,
+        prepared,
         weights=torch.stack([network.recurrent * network.sign for network in networks]),
         input_drive=torch.bmm(code, torch.stack([network.input for network in networks]).transpose(1, 2)),
         readout_weights=torch.stack([network.readout for network in networks]),
     )
-    return Simulation(mean_rate, readout.view(*readout.shape[:-1], first.max_item_num, 2))
+    return Simulation(mean_rate, readout.view(*readout.shape[:-1], params.max_item_num, 2))

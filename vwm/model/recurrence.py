@@ -10,10 +10,12 @@ Going back, with λ_t = ∂L/∂r_t, g_t what read-out and rate penalty add to i
 
 the sum over steps and trials being one matrix product. s, D and P are kept from the way forward, in buffers that the
 next iteration uses again; where they would be too large, they are computed again a stretch of steps at a time.
+On a GPU a stretch is one kernel, forward and backward, see `kernel`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,14 +38,15 @@ class Spikes:
     Attributes:
         kind: None where rates are transmitted as they are.
         strength: [members, 1, 1], see `noise.strength`.
-        keys: for each step and then for each step of the read-out the random words [members, 2] of its draw.
+        keys: the random words of each draw, one for each step and then one for each step of the read-out,
+            int32 [draws, members, 2].
         by_torch: whether gamma variates come from torch's sampler.
         generators: the source of each member's draws, where torch's sampler makes them.
     """
 
     kind: SpikeNoiseType | None
     strength: Tensor
-    keys: Sequence[Tensor]
+    keys: Tensor
     by_torch: bool
     generators: Sequence[torch.Generator]
 
@@ -86,6 +89,23 @@ def run_trial(trial: Trial, weights: Tensor, input_drive: Tensor, readout_weight
     # torch gives apply no types.
     mean_rate, readout = _Run.apply(trial, weights, input_drive, readout_weights)  # type: ignore[no-untyped-call]
     return mean_rate, readout
+
+
+def has_kernel(like: Tensor, units: int) -> bool:
+    """Whether all steps are one kernel: on a GPU (or in Triton's interpreter), in float32, for networks that fit."""
+    if like.dtype != torch.float32 or _kernel() is None:
+        return False
+    return units <= _kernel().MOST_UNITS and (like.is_cuda or _kernel().is_interpreted())
+
+
+@cache
+def _kernel() -> Any:
+    """The module of the kernels, or None where Triton is not installed (it comes with torch for GPUs)."""
+    try:
+        from vwm.model import kernel
+    except ImportError:
+        return None
+    return kernel
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -185,8 +205,9 @@ class _Stretch:
     """Steps first … stop − 1 of a trial: what they leave for the way back, each [steps, members, trials, N]."""
 
     def __init__(self, trial: Trial, first: int, stop: int, like: Tensor) -> None:
-        self.first, self.stop = first, stop
+        self.first, self.stop, self.stimulus = first, stop, trial.stimulus_steps
         self.first_decode = max(first, trial.steps - trial.decode_steps)
+        self.first_heard_key = trial.steps + 1 + self.first_decode - (trial.steps - trial.decode_steps)
         self.is_noisy = trial.spikes.kind is not None
         steps, decode = stop - first, max(0, stop - self.first_decode)
         self.sent = POOL.take((steps, *like.shape), like)  # s
@@ -194,6 +215,11 @@ class _Stretch:
         self.heard = POOL.take((decode, *like.shape), like)  # r̃ of the read-out
         self.slope = POOL.take((steps if self.is_noisy else 1, *like.shape), like)  # D; without noise not used
         self.heard_slope = POOL.take((decode if self.is_noisy else 1, *like.shape), like)
+
+    @property
+    def steps(self) -> Any:
+        """These steps as the kernels are told of them."""
+        return _kernel().Steps(self.first, self.stop, self.first_decode, self.stimulus, self.first_heard_key)
 
     def give_back(self) -> None:
         """The buffers to the next user."""
@@ -205,16 +231,20 @@ class _Batch:
 
     def __init__(self, trial: Trial, weights: Tensor, input_drive: Tensor) -> None:
         self.trial, self.weights, self.input_drive = trial, weights.transpose(1, 2), input_drive
+        self.keys = trial.spikes.keys.unbind(0)
         self.rates, self.total = torch.zeros_like(input_drive), torch.zeros_like(input_drive)
         self.drive = torch.empty_like(input_drive)
-        self.unused = torch.empty_like(input_drive), torch.empty_like(input_drive)
         spikes = trial.spikes
         self.kind = None if spikes.by_torch else spikes.kind  # the noise of the compiled parts
 
     def run(self, stretch: _Stretch) -> None:
         """Take the steps of a stretch and fill it."""
+        if _in_kernel(self.trial, self.input_drive):
+            self._run_in_kernel(stretch)
+            return
         trial, step_on = self.trial, compiled(_step, self.trial.compile)
-        noisy, keys = stretch.is_noisy, trial.spikes.keys
+        noisy, keys = stretch.is_noisy, self.keys
+        unused = torch.empty_like(self.rates), torch.empty_like(self.rates)
         sents, gains, slopes = stretch.sent.unbind(0), stretch.gain.unbind(0), stretch.slope.unbind(0)
         self._transmit(stretch.first, sents[0], slopes[0])
         for step in range(stretch.first, stretch.stop):
@@ -223,7 +253,7 @@ class _Batch:
                 torch.baddbmm(self.input_drive, sents[at], self.weights, out=self.drive)
             else:
                 torch.bmm(sents[at], self.weights, out=self.drive)
-            sent, slope = self.unused
+            sent, slope = unused
             if step + 1 < stretch.stop:
                 sent, slope = sents[at + 1], slopes[at + 1 if noisy else 0]
             step_on(
@@ -232,10 +262,28 @@ class _Batch:
             )
             if late >= 0:
                 heard_slope = stretch.heard_slope[late if noisy else 0]
-                first_key = trial.steps + 1 + stretch.first_decode - (trial.steps - trial.decode_steps)
-                self._transmit(first_key + late, stretch.heard[late], heard_slope)
+                self._transmit(stretch.first_heard_key + late, stretch.heard[late], heard_slope)
             if trial.spikes.by_torch and step + 1 < stretch.stop:
                 self._transmit_by_torch(sent, slope)
+
+    def _run_in_kernel(self, stretch: _Stretch) -> None:
+        _kernel().forward(
+            stretch.steps,
+            self.kind,
+            weights=self.weights.contiguous(),
+            input_drive=self.input_drive,
+            rates=self.rates,
+            total=self.total,
+            keys=self.trial.spikes.keys,
+            strength=self.trial.spikes.strength,
+            leak=self.trial.leak,
+            saturation=self.trial.saturation,
+            sent=stretch.sent,
+            slope=stretch.slope,
+            gain=stretch.gain,
+            heard=stretch.heard,
+            heard_slope=stretch.heard_slope,
+        )
 
     def _transmit(self, key: int, sent: Tensor, slope: Tensor) -> None:
         """Transmitted rates, with their slopes."""
@@ -244,7 +292,7 @@ class _Batch:
             self._transmit_by_torch(sent, slope)
         else:
             transmit = compiled(_transmit, self.trial.compile)
-            transmit(self.kind, self.rates, spikes.keys[key], spikes.strength, sent, slope)
+            transmit(self.kind, self.rates, self.keys[key], spikes.strength, sent, slope)
 
     def _transmit_by_torch(self, sent: Tensor, slope: Tensor) -> None:
         spikes = self.trial.spikes
@@ -308,13 +356,28 @@ class _Run(Function):
                 slope = stretch.slope[-1]  # The last state goes to no further step: what comes back is 0 there.
             by_readout = _through_readout(trial, stretch, grad_readout, readout_weights, grad_readout_weights)
             by_readout += by_rate
-            for step in reversed(range(start.first, start.stop)):
-                at, late = step - start.first, step - stretch.first_decode
-                extra = by_readout[late] if late >= 0 else by_rate
-                go_back(adjoint, back, slope, extra, trial.leak, stretch.gain[at])
-                torch.bmm(stretch.gain[at], weights, out=back)
-                slope = stretch.slope[at] if stretch.is_noisy else None
-            grad_weights.baddbmm_(_by_member(stretch.gain).transpose(1, 2), _by_member(stretch.sent))
+            if _in_kernel(trial, input_drive):
+                _kernel().backward(
+                    stretch.steps,
+                    weights=weights,
+                    gain=stretch.gain,
+                    slope=stretch.slope if stretch.is_noisy else None,
+                    next_slope=slope,
+                    by_readout=by_readout,
+                    by_rate=by_rate,
+                    leak=trial.leak,
+                    adjoint=adjoint,
+                    back=back,
+                )
+                slope = stretch.slope[0] if stretch.is_noisy else None
+            else:
+                for step in reversed(range(start.first, start.stop)):
+                    at, late = step - start.first, step - stretch.first_decode
+                    extra = by_readout[late] if late >= 0 else by_rate
+                    go_back(adjoint, back, slope, extra, trial.leak, stretch.gain[at])
+                    torch.bmm(stretch.gain[at], weights, out=back)
+                    slope = stretch.slope[at] if stretch.is_noisy else None
+            _add_products(grad_weights, stretch.gain, stretch.sent)
             on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
             if on:
                 grad_drive += stretch.gain[on.start - start.first : on.stop - start.first].sum(0)
@@ -333,6 +396,20 @@ class _Start:
     stop: int
     rates: Tensor
     generators: list[Tensor]  # their states
+
+
+def _in_kernel(trial: Trial, input_drive: Tensor) -> bool:
+    """Whether this trial's steps are one kernel."""
+    return not trial.spikes.by_torch and has_kernel(input_drive, input_drive.shape[-1])
+
+
+def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add Σ leftᵀ right over steps and trials to the total, [members, …, …]; both are [steps, members, trials, …]."""
+    if total.is_cuda:
+        # A small product with a sum this long keeps a few multiprocessors busy, and one for each step all of them.
+        total += torch.matmul(left.transpose(2, 3), right).sum(0)
+    else:
+        total.baddbmm_(_by_member(left).transpose(1, 2), _by_member(right))
 
 
 def _by_member(buffer: Tensor) -> Tensor:
@@ -368,8 +445,7 @@ def _through_readout(
     heard = stretch.heard
     if len(heard):
         late = stretch.first_decode - (trial.steps - trial.decode_steps)
-        gradient = _by_member(grad_readout[late : late + len(heard)])
-        grad_readout_weights.baddbmm_(gradient.transpose(1, 2), _by_member(heard))
+        _add_products(grad_readout_weights, grad_readout[late : late + len(heard)], heard)
         torch.matmul(grad_readout[late : late + len(heard)], readout_weights, out=heard)
         if stretch.is_noisy:
             heard.mul_(stretch.heard_slope)

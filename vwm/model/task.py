@@ -30,6 +30,11 @@ class Trials:
     angle: Tensor
     encoded: Tensor
 
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Trials":
+        """The same trials on a device, their angles in another type where one is given."""
+        angle, encoded = (angles.to(device, dtype) for angles in (self.angle, self.encoded))
+        return Trials(self.set_size.to(device), self.present.to(device), angle, encoded)
+
     @property
     def target(self) -> Tensor:
         """(cos θ, sin θ) of every location, [trials, M, 2], without the encoding noise."""

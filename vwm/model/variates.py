@@ -9,8 +9,8 @@ from torch import Tensor
 
 # Numerator and denominator of w/y² in y = √(−log 2p), where p ≤ 1/2 is the probability beyond w; the error of w is
 # below 1.2e-5 up to w = 6.3 and below 2e-6 up to w = 4. Least squares, reweighted towards the smallest maximum.
-_NUMERATOR = (1.25359003, 1.89447423, 2.20487003, 1.0697098)
-_DENOMINATOR = (1.0, 1.51419872, 2.2497175, 1.61434547, 0.754422396)
+NUMERATOR = (1.25359003, 1.89447423, 2.20487003, 1.0697098)
+DENOMINATOR = (1.0, 1.51419872, 2.2497175, 1.61434547, 0.754422396)
 
 
 def draw_keys(steps: int, generator: torch.Generator) -> Tensor:
@@ -54,9 +54,9 @@ def standard_normal(word: Tensor, dtype: torch.dtype) -> Tensor:
     exponent = -torch.log(twice.clamp_max(1.0))
     y = torch.sqrt(exponent)
     numerator, denominator = torch.zeros_like(y), torch.zeros_like(y)
-    for factor in reversed(_NUMERATOR):
+    for factor in reversed(NUMERATOR):
         numerator = numerator * y + factor
-    for factor in reversed(_DENOMINATOR):
+    for factor in reversed(DENOMINATOR):
         denominator = denominator * y + factor
     sign = (1 + 2 * (word >> 31)).to(dtype)
     return sign * exponent * numerator / denominator

@@ -71,8 +71,8 @@ def evaluate(
     for done, (size, batch) in enumerate(batches):
         if not go_on(done, len(batches)):
             return None
-        stream = evaluation_stream(size, batch, device)
-        trials = draw_trials(network.params, torch.full((_BATCH,), size), stream)
+        stream = evaluation_stream(size, batch)
+        trials = draw_trials(network.params, torch.full((_BATCH,), size), stream).to(device)
         simulation = simulate([network], [trials], [stream], compile=compile)
         readout = simulation.readout[:, 0]
         parts.append(

@@ -7,18 +7,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from vwm.errors import UserError
 from vwm.files import Locked, locked, write_atomically
-from vwm.model.losses import error_loss
-from vwm.model.network import Simulation, batch_shape, noise_law, simulate
-from vwm.model.recurrence import POOL
-from vwm.model.task import Trials, draw_trials
+from vwm.model.network import batch_shape
 from vwm.training import checkpoint
 from vwm.training.evaluation import evaluate, write_result
+from vwm.training.iteration import Batches, Computed
 from vwm.training.progress import ProgressDisplay
-from vwm.training.random_streams import iteration_stream
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
 from vwm.training.stopping import REASONS, StopRequests, is_part_of_a_job
 from vwm.training.tracking import UNTRACKED, Tracker, Tracking
@@ -223,15 +219,15 @@ def _fail(member: Member, error: Exception, display: ProgressDisplay) -> None:
 def _train(pack: Sequence[Member], workers: Workers, stop: StopRequests, display: ProgressDisplay) -> None:
     """Iterate the pack; a member leaves it when it is finished, stopped or failed."""
     active = list(pack)
+    batches = Batches(workers)
     while True:
         for member in [member for member in active if member.run.ended_by is not None]:
             _conclude(member, stop, display)
             active.remove(member)
         if not active:
             return
-        measured = _gradients(active, workers)
-        for member, sums, reason in _agree(active, measured, workers, stop):
-            if not member.run.update(sums, workers.size):
+        for member, computed, reason in _agree(active, _iterate(active, workers, batches), workers, stop):
+            if not _count(member.run, computed, workers):
                 _quarantine(member, display)
                 active.remove(member)
                 continue
@@ -246,15 +242,9 @@ def _train(pack: Sequence[Member], workers: Workers, stop: StopRequests, display
                 member.heartbeat()
 
 
-def _gradients(active: Sequence[Member], workers: Workers) -> list[Tensor]:
-    """Put this iteration's gradients, averaged over all processes, into the members' networks.
-
-    Returns:
-        What this process measured, a vector a member.
-    """
-    measured: dict[int, Tensor] = {}
-    for members in _batches(active, workers):
-        measured |= _backward_in_parts(members, workers)
+def _iterate(active: Sequence[Member], workers: Workers, batches: Batches) -> list[Computed]:
+    """This iteration of every member; gradients that no step was taken from are averaged over all processes."""
+    computed = batches.iterate([member.run for member in active])
     if workers.size > 1:
         for member in active:
             gradients = [parameter.grad for parameter in member.run.network.parameters() if parameter.grad is not None]
@@ -263,101 +253,41 @@ def _gradients(active: Sequence[Member], workers: Workers) -> list[Tensor]:
             flat /= workers.size
             for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
-    return [measured[id(member)] for member in active]
-
-
-def _backward_in_parts(members: Sequence[Member], workers: Workers) -> dict[int, Tensor]:
-    """`_backward` for these members together, or in halves for as long as the memory does not hold them together.
-
-    Nothing is lost by a second try: the random numbers of an iteration do not depend on what was drawn before.
-    """
-    try:
-        return {id(member): vector for member, vector in zip(members, _backward(members, workers), strict=True)}
-    except torch.OutOfMemoryError:
-        if len(members) == 1:
-            raise
-    # Outside of the handler, whose traceback would keep the tensors of the failed try alive.
-    POOL.clear()
-    if workers.device.type == "cuda":
-        torch.cuda.empty_cache()
-    half = len(members) // 2
-    first, second = members[:half], members[half:]
-    return _backward_in_parts(first, workers) | _backward_in_parts(second, workers)
-
-
-def _batches(active: Sequence[Member], workers: Workers) -> list[list[Member]]:
-    """The members that are computed together.
-
-    On a GPU they are one batched computation for each law of the noise and precision. On a CPU batching gains nothing,
-    and one by one each member's arithmetic is to the last bit what it is when the run is trained alone.
-    """
-    if not workers.batch_packs:
-        return [[member] for member in active]
-    batches: dict[tuple[str, ...], list[Member]] = {}
-    for member in active:
-        configuration = member.run.configuration
-        kind = (*noise_law(configuration.model_params), configuration.training_params.matmul_precision)
-        batches.setdefault(kind, []).append(member)
-    return list(batches.values())
-
-
-def _backward(members: Sequence[Member], workers: Workers) -> list[Tensor]:
-    """One batch of trials through these networks and back."""
-    use_matmul_precision(members[0].run.configuration)
-    streams = [
-        iteration_stream(
-            member.run.configuration.training_params.seed, member.run.iteration, workers.rank, workers.device
-        )
-        for member in members
-    ]
-    trials = [
-        draw_trials(member.run.configuration.model_params, member.run.set_size, stream)
-        for member, stream in zip(members, streams, strict=True)
-    ]
-    simulation = simulate(
-        [member.run.network for member in members],
-        trials,
-        streams,
-        compile=members[0].run.configuration.worth_compiling,
-    )
-    losses = [
-        _losses(member.run, simulation, index, batch)
-        for index, (member, batch) in enumerate(zip(members, trials, strict=True))
-    ]
-    for member in members:
-        member.run.optimizer.zero_grad()
-    torch.stack([total for total, _ in losses]).sum().backward()  # type: ignore[no-untyped-call]
-    return [
-        member.run.measure(total, error, simulation.mean_rate[index], simulation.readout[:, index], batch)
-        for index, (member, batch, (total, error)) in enumerate(zip(members, trials, losses, strict=True))
-    ]
-
-
-def _losses(run: TrainingRun, simulation: Simulation, index: int, trials: Trials) -> tuple[Tensor, Tensor]:
-    """Total loss and error loss of one member."""
-    training = run.configuration.training_params
-    error = error_loss(training.error_def, simulation.readout[:, index], trials).mean()
-    return training.lambda_err * error + training.lambda_reg * simulation.mean_rate[index].mean(), error
+    return computed
 
 
 def _agree(
-    active: Sequence[Member], measured: Sequence[Tensor], workers: Workers, stop: StopRequests
-) -> list[tuple[Member, Tensor, Reason | None]]:
+    active: Sequence[Member], computed: Sequence[Computed], workers: Workers, stop: StopRequests
+) -> list[tuple[Member, Computed, Reason | None]]:
     """Add up over all processes what was measured and who was asked to stop: all ranks then decide alike."""
-    stops = torch.zeros(len(active), len(REASONS), dtype=torch.float64, device=workers.device)
+    # What is to be added up over processes is on the GPU, and what a recorded iteration gives is on the CPU already.
+    stops = torch.zeros(len(active), len(REASONS), dtype=torch.float64)
     for row, member in zip(stops, active, strict=True):
         # Only the first process looks at files, since two might see a new file at different steps.
         reason = stop.reason(member.folder) if workers.is_first else stop.signalled()
         if reason is not None:
             row[REASONS.index(reason)] = 1
-    shared = torch.cat([*measured, stops.flatten()])
-    workers.add_up(shared)
-    *sums, flags = torch.split(shared, [*(len(vector) for vector in measured), stops.numel()])
+    if workers.size > 1:
+        vectors = [each.measured for each in computed]
+        shared = torch.cat([*vectors, stops.flatten().to(workers.device)])
+        workers.add_up(shared)
+        *sums, flags = torch.split(shared, [*(len(vector) for vector in vectors), stops.numel()])
+        stops = flags.view_as(stops).cpu()
+        computed = [replace(each, measured=vector) for each, vector in zip(computed, sums, strict=True)]
     agreed = []
-    for member, vector, row in zip(active, sums, flags.view_as(stops).tolist(), strict=True):
+    for member, each, row in zip(active, computed, stops.tolist(), strict=True):
         reasons = [reason for reason, count in zip(REASONS, row, strict=True) if count > 0]
-        agreed.append((member, vector, reasons[0] if reasons else None))
+        agreed.append((member, each, reasons[0] if reasons else None))
     return agreed
+
+
+def _count(run: TrainingRun, computed: Computed, workers: Workers) -> bool:
+    """Take the step of an iteration, unless that was done with it, and count it; False if it is not finite."""
+    if computed.was_finite is None:
+        return run.update(computed.measured, workers.size)
+    if computed.was_finite:
+        run.count(computed.measured, workers.size)
+    return computed.was_finite
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -40,10 +40,16 @@ class TrainingRun:
         """The run before its first iteration."""
         training = configuration.training_params
         self.configuration = configuration
+        self.device = device
         self.network = Network(configuration.model_params, initial_network_stream(training.seed)).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=training.eta)
+        # On a GPU the optimiser is one that can be recorded in a graph; elsewhere torch chooses.
+        on_gpu = device.type == "cuda"
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=training.eta, fused=on_gpu or None, capturable=on_gpu
+        )
         self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.5, patience=training.adaptive_lr_patience)
-        self.set_size = equal_shares(configuration.model_params.item_num, training.num_trials).to(device)
+        self.set_size = equal_shares(configuration.model_params.item_num, training.num_trials)
+        self._sizes = torch.tensor(configuration.model_params.item_num, device=device)
         self.iteration = 0  # completed
         self.best_loss = math.inf
         self.patience = 0  # iterations since the best loss
@@ -73,8 +79,7 @@ class TrainingRun:
             readout: [decode steps, trials, M, 2].
             trials: the batch.
         """
-        sizes = torch.tensor(self.configuration.model_params.item_num, device=mean_rate.device)
-        belongs = (sizes[:, None] == trials.set_size).double()
+        belongs = (self._sizes[:, None] == trials.set_size).double()
         error = absolute_error(readout, trials).double()
         rate = mean_rate.double()
         by_set_size = belongs @ torch.stack([torch.ones_like(error), error, error.square(), rate], dim=1)
@@ -91,16 +96,47 @@ class TrainingRun:
         Returns:
             False, with nothing changed, if the loss or a gradient is not finite.
         """
-        gradients = [parameter.grad for parameter in self.network.parameters()]
-        values = measured.tolist()
-        loss, error_loss, mean_rate = (value / processes for value in values[:3])
-        if not math.isfinite(loss) or not all(bool(g.isfinite().all()) for g in gradients if g is not None):
+        if not (bool(measured[0].isfinite()) and bool(self.gradients_are_finite())):
             return False
+        self.take_step()
+        self.count(measured, processes)
+        return True
+
+    def gradients_are_finite(self) -> Tensor:
+        """Whether every gradient is finite, one bool on the run's device."""
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        return torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+
+    def take_step(self, learning_rate: Tensor | None = None, skip: Tensor | None = None) -> None:
+        """Change the weights by the gradients that are in place.
+
+        Args:
+            learning_rate: the step size to read when a graph is replayed; if None, that of the run as it is now.
+            skip: one number on the GPU, 1 where the weights are to stay as they are.
+        """
         longest = self.configuration.training_params.gradient_clipping
         if longest > 0:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest)
+        (group,) = self.optimizer.param_groups
+        known = group["lr"]
+        if learning_rate is not None:
+            # The optimiser reads both from here while it is recorded, the second by the name that torch.amp gave it.
+            group["lr"] = learning_rate
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.step()
+        if learning_rate is not None:
+            group["lr"] = known
+            del self.optimizer.found_inf  # type: ignore[attr-defined]
         self.network.project()
+
+    def count(self, measured: Tensor, processes: int) -> None:
+        """Count an iteration whose step was taken: its sums, the schedule of the step size, and early stopping.
+
+        Args:
+            measured, processes: as for `update`.
+        """
+        values = measured.tolist()
+        loss, error_loss, mean_rate = (value / processes for value in values[:3])
         self.scheduler.step(loss)
         self.iteration += 1
         if loss < self.best_loss:
@@ -121,7 +157,6 @@ class TrainingRun:
             self.ended_by = "early stopping"
         elif self.iteration >= training.num_iterations:
             self.ended_by = "num_iterations"
-        return True
 
     def close_window(self) -> dict[str, Any]:
         """The row of the history for the iterations since the last one; a new window begins.
@@ -169,7 +204,10 @@ class TrainingRun:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The checkpoint may come from another kind of device.
+        kind = {name: self.optimizer.param_groups[0][name] for name in ("fused", "capturable")}
+        groups = [{**group, **kind} for group in state["optimizer"]["param_groups"]]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = state["iteration"]
         self.best_loss = state["best_loss"]

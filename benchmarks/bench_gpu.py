@@ -1,0 +1,180 @@
+"""One iteration of training on a GPU: its time and memory against what a user would otherwise run, and packs.
+
+Wall-clock times with the GPU waited for, medians, all in one process on one card, whose name stands in the table.
+"published" is benchmarks/published_loop.py, "RNN" torch.nn.RNN of the same size (which has neither noise, time
+constants nor Dale's law), "JAX" benchmarks/jax_loop.py where JAX is installed. "steps" is this project's recurrence with
+a few kernels for each step, "kernel" with one for all of them, and "recorded" means that the iteration is replayed as a
+CUDA graph; "kernel, recorded" is what training does. The tables go to benchmarks/results/gpu*.csv.
+
+Usage: python -m benchmarks.bench_gpu [--units 64 256] [--noise gamma gauss none] [--members 1 4 16 64] [--repeats 20]
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+import torch
+
+from benchmarks.bench_iteration import configuration
+from benchmarks.jax_loop import jax_iteration
+from benchmarks.published_loop import PublishedLoop
+from vwm.config import Configuration
+from vwm.files import write_atomically
+from vwm.model import recurrence
+from vwm.model.recurrence import POOL
+from vwm.training.iteration import Batches
+from vwm.training.training_run import TrainingRun
+from vwm.training.workers import Workers
+
+RESULTS = Path(__file__).with_name("results")
+OURS = ("steps", "steps, recorded", "kernel", "kernel, recorded")
+
+
+def runs_of(settings: Configuration, members: int) -> list[TrainingRun]:
+    """Some runs that differ in their seeds."""
+    training = settings.training_params
+    return [
+        TrainingRun(
+            settings.model_copy(update={"training_params": training.model_copy(update={"seed": seed})}),
+            torch.device("cuda"),
+        )
+        for seed in range(members)
+    ]
+
+
+def ours(settings: Configuration, members: int, way: str) -> Callable[[], object]:
+    """An iteration of a pack in one of four ways."""
+    workers = Workers()
+    runs, batches = runs_of(settings, members), Batches(workers)
+    batches._may_record = way.endswith("recorded")
+
+    def iterate() -> None:
+        for run, computed in zip(runs, batches.iterate(runs), strict=True):
+            if computed.was_finite is None:
+                assert run.update(computed.measured, 1)
+            else:
+                assert computed.was_finite
+                run.count(computed.measured, 1)
+
+    return iterate
+
+
+def plain_rnn(settings: Configuration) -> Callable[[], object]:
+    """torch.nn.RNN with a linear read-out and a squared loss."""
+    model = settings.model_params
+    channels = model.input_channels * model.max_item_num
+    rnn = torch.nn.RNN(channels, model.num_neurons).cuda()
+    readout = torch.nn.Linear(model.num_neurons, 2 * model.max_item_num).cuda()
+    optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
+    inputs = torch.zeros(model.steps, settings.training_params.num_trials, channels, device="cuda")
+    inputs[model.stimulus_steps.start : model.stimulus_steps.stop] = 1.0
+
+    def iterate() -> None:
+        states, _ = rnn(inputs)
+        loss = readout(states[-model.decode_steps :]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return iterate
+
+
+def measure(make: Callable[[], Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Milliseconds and peak memory of an iteration, and seconds until the third, which holds all that is done once."""
+    POOL.clear()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    iterate = make()
+    for _ in range(3):
+        iterate()
+    torch.cuda.synchronize()
+    first = time.perf_counter() - start
+    times = []
+    for _ in range(repeats):
+        before = time.perf_counter()
+        iterate()
+        torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - before))
+    return {"ms": statistics.median(times), "GiB": torch.cuda.max_memory_allocated() / 2**30, "first_s": first}
+
+
+def in_way(way: str) -> "mock._patch[object]":
+    """The recurrence with or without its kernel."""
+    has_kernel = recurrence.has_kernel if way.startswith("kernel") else lambda like, units: False
+    return mock.patch.object(recurrence, "has_kernel", has_kernel)
+
+
+def iterations(units: list[int], noises: list[str], repeats: int) -> pd.DataFrame:
+    """Every implementation at every size and noise."""
+    names = ["published", "RNN", *(["JAX"] if importlib.util.find_spec("jax") else []), *OURS]
+    rows = []
+    for n in units:
+        for noise in noises:
+            settings = configuration(n, noise)
+            found: dict[str, dict[str, float]] = {}
+            for name in names:
+                if name in OURS:
+                    with in_way(name):
+                        found[name] = measure(lambda name=name: ours(settings, 1, name), repeats)  # type: ignore[misc]
+                else:
+                    others = {
+                        "published": lambda: PublishedLoop(settings, device="cuda").iterate,
+                        "RNN": lambda: plain_rnn(settings),
+                        "JAX": lambda: jax_iteration(settings),
+                    }
+                    few = min(repeats, 5) if name == "published" else repeats
+                    found[name] = measure(others[name], few)
+            print(f"N {n}, {noise}")
+            for name, row in found.items():
+                ratio = row["ms"] / found["kernel, recorded"]["ms"]
+                print(
+                    f"  {name:18}{row['ms']:9.2f} ms{ratio:8.2f} ×{row['GiB']:7.2f} GiB{row['first_s']:7.1f} s",
+                    flush=True,
+                )
+                rows.append({"units": n, "noise": noise, "implementation": name, **row, "ratio": ratio})
+    return pd.DataFrame(rows)
+
+
+def packs(units: list[int], members: list[int], repeats: int) -> pd.DataFrame:
+    """A pack of networks with gamma noise: how many iterations of a network a second there are in all."""
+    rows = []
+    for n in units:
+        alone = None
+        for count in members:
+            row = measure(lambda n=n, count=count: ours(configuration(n, "gamma"), count, "kernel, recorded"), repeats)  # type: ignore[misc]
+            speed = 1000 * count / row["ms"]
+            alone = alone or speed
+            print(f"N {n}, {count:3} networks{row['ms']:9.2f} ms{speed:9.0f} iterations/s{speed / alone:7.2f} ×"
+                  f"{row['GiB']:7.2f} GiB", flush=True)  # fmt: skip
+            rows.append({"units": n, "members": count, **row, "iterations_per_s": speed, "gain": speed / alone})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("no GPU here: torch.cuda.is_available() is False")
+    card = torch.cuda.get_device_name()
+    print(f"{card}, torch {torch.__version__}; an iteration of 512 trials × 202 steps, medians")
+    given.results.mkdir(exist_ok=True)
+    for name, table in (
+        ("gpu", iterations(given.units, given.noise, given.repeats)),
+        ("gpu_packs", packs(given.units, given.members, given.repeats)),
+    ):
+        write_atomically(given.results / f"{name}.csv", table.assign(card=card).round(3).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()
