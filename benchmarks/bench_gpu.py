@@ -2,18 +2,21 @@
 
 Wall-clock times with the GPU waited for, medians, all in one process on one card, whose name stands in the table.
 "published" is benchmarks/published_loop.py, "RNN" torch.nn.RNN of the same size (which has neither noise, time
-constants nor Dale's law), "JAX" benchmarks/jax_loop.py where JAX is installed. "steps" is this project's recurrence with
-a few kernels for each step, "kernel" with one for all of them, and "recorded" means that the iteration is replayed as a
-CUDA graph; "kernel, recorded" is what training does. The tables go to benchmarks/results/gpu*.csv.
+constants nor Dale's law), "JAX" benchmarks/jax_loop.py where JAX is installed. "steps" is this project's recurrence
+with a few kernels for each step, "kernel" with one for all of them, and "recorded" means that the iteration is replayed
+as a CUDA graph. The tables go to benchmarks/results/gpu*.csv.
 
-Usage: python -m benchmarks.bench_gpu [--units 64 256] [--noise gamma gauss none] [--members 1 4 16 64] [--repeats 20]
+Usage: python -m benchmarks.bench_gpu [--units 64 256] [--noise gamma none] [--pack-units 64] [--members 1 16]
 """
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -84,6 +87,13 @@ def plain_rnn(settings: Configuration) -> Callable[[], object]:
     return iterate
 
 
+OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
+    "published": lambda settings: PublishedLoop(settings, device="cuda").iterate,
+    "RNN": plain_rnn,
+    "JAX": jax_iteration,
+}
+
+
 def measure(make: Callable[[], Callable[[], object]], repeats: int) -> dict[str, float]:
     """Milliseconds and peak memory of an iteration, and seconds until the third, which holds all that is done once."""
     POOL.clear()
@@ -104,62 +114,53 @@ def measure(make: Callable[[], Callable[[], object]], repeats: int) -> dict[str,
     return {"ms": statistics.median(times), "GiB": torch.cuda.max_memory_allocated() / 2**30, "first_s": first}
 
 
-def in_way(way: str) -> "mock._patch[object]":
-    """The recurrence with or without its kernel."""
-    has_kernel = recurrence.has_kernel if way.startswith("kernel") else lambda like, units: False
-    return mock.patch.object(recurrence, "has_kernel", has_kernel)
+def in_way(way: str) -> AbstractContextManager[object]:
+    """The recurrence with or without its kernel, whatever it would choose."""
+    is_kernel = way.startswith("kernel")
+    return mock.patch.object(recurrence, "has_kernel", return_value=is_kernel)
 
 
-def iterations(units: list[int], noises: list[str], repeats: int) -> pd.DataFrame:
-    """Every implementation at every size and noise."""
-    names = ["published", "RNN", *(["JAX"] if importlib.util.find_spec("jax") else []), *OURS]
-    rows = []
-    for n in units:
-        for noise in noises:
-            settings = configuration(n, noise)
-            found: dict[str, dict[str, float]] = {}
-            for name in names:
-                if name in OURS:
-                    with in_way(name):
-                        found[name] = measure(lambda name=name: ours(settings, 1, name), repeats)  # type: ignore[misc]
-                else:
-                    others = {
-                        "published": lambda: PublishedLoop(settings, device="cuda").iterate,
-                        "RNN": lambda: plain_rnn(settings),
-                        "JAX": lambda: jax_iteration(settings),
-                    }
-                    few = min(repeats, 5) if name == "published" else repeats
-                    found[name] = measure(others[name], few)
-            print(f"N {n}, {noise}")
-            for name, row in found.items():
-                ratio = row["ms"] / found["kernel, recorded"]["ms"]
-                print(
-                    f"  {name:18}{row['ms']:9.2f} ms{ratio:8.2f} ×{row['GiB']:7.2f} GiB{row['first_s']:7.1f} s",
-                    flush=True,
-                )
-                rows.append({"units": n, "noise": noise, "implementation": name, **row, "ratio": ratio})
-    return pd.DataFrame(rows)
+def iterations(units: list[int], noises: list[str], repeats: int) -> Iterator[dict[str, object]]:
+    """Every implementation at every size and noise, a row of the table each."""
+    names = [name for name in (*OTHERS, *OURS) if name != "JAX" or importlib.util.find_spec("jax")]
+    for noise, n in itertools.product(noises, units):
+        settings = configuration(n, noise)
+        found: dict[str, dict[str, float]] = {}
+        for name in names:
+            few = min(repeats, 5) if name == "published" else repeats
+            with in_way(name):
+                make = partial(OTHERS[name], settings) if name in OTHERS else partial(ours, settings, 1, name)
+                found[name] = measure(make, few)
+        print(f"N {n}, {noise}")
+        for name, row in found.items():
+            ratio = row["ms"] / found["kernel, recorded"]["ms"]
+            print(
+                f"  {name:18}{row['ms']:9.2f} ms{ratio:8.2f} ×{row['GiB']:7.2f} GiB{row['first_s']:7.1f} s", flush=True
+            )
+            yield {"units": n, "noise": noise, "implementation": name, **row, "ratio": ratio}
 
 
-def packs(units: list[int], members: list[int], repeats: int) -> pd.DataFrame:
+def packs(units: list[int], members: list[int], repeats: int) -> Iterator[dict[str, object]]:
     """A pack of networks with gamma noise: how many iterations of a network a second there are in all."""
-    rows = []
     for n in units:
         alone = None
         for count in members:
-            row = measure(lambda n=n, count=count: ours(configuration(n, "gamma"), count, "kernel, recorded"), repeats)  # type: ignore[misc]
+            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), repeats)
             speed = 1000 * count / row["ms"]
             alone = alone or speed
-            print(f"N {n}, {count:3} networks{row['ms']:9.2f} ms{speed:9.0f} iterations/s{speed / alone:7.2f} ×"
-                  f"{row['GiB']:7.2f} GiB", flush=True)  # fmt: skip
-            rows.append({"units": n, "members": count, **row, "iterations_per_s": speed, "gain": speed / alone})
-    return pd.DataFrame(rows)
+            print(
+                f"N {n}, {count:3} networks{row['ms']:9.2f} ms{speed:9.0f} iterations/s{speed / alone:7.2f} ×"
+                f"{row['GiB']:7.2f} GiB",
+                flush=True,
+            )
+            yield {"units": n, "members": count, **row, "iterations_per_s": speed, "gain": speed / alone}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--units", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
+    parser.add_argument("--pack-units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -169,11 +170,15 @@ def main() -> None:
     card = torch.cuda.get_device_name()
     print(f"{card}, torch {torch.__version__}; an iteration of 512 trials × 202 steps, medians")
     given.results.mkdir(exist_ok=True)
-    for name, table in (
+    for name, rows in (
+        ("gpu_packs", packs(given.pack_units, given.members, given.repeats)),
         ("gpu", iterations(given.units, given.noise, given.repeats)),
-        ("gpu_packs", packs(given.units, given.members, given.repeats)),
     ):
-        write_atomically(given.results / f"{name}.csv", table.assign(card=card).round(3).to_csv(index=False))
+        table: list[dict[str, object]] = []
+        for row in rows:
+            table.append(row)
+            text = pd.DataFrame(table).assign(card=card, torch=torch.__version__).round(3).to_csv(index=False)
+            write_atomically(given.results / f"{name}.csv", text)
 
 
 if __name__ == "__main__":

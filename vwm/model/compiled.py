@@ -20,6 +20,9 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
+        # torch gives up a function that it has compiled for eight shapes, and a pack on a GPU has more of them when its
+        # members leave one by one.
+        torch._dynamo.config.recompile_limit = 1000
         # torch keeps what it has compiled on the disk, so the next process with arrays of this size finds it there.
         # Code for any size would be compiled once, but it is several times slower.
         self._compiled = torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)

@@ -11,12 +11,16 @@ from torch import Tensor
 
 from vwm.model import kernel_code
 
-MOST_UNITS = 512
-"""Above, the state of one program's trials does not fit into its registers."""
+MOST_UNITS = 256
+"""Above, a few kernels for each step are faster (benchmarks/bench_gpu.py): one program would read all weights at every
+step, and only as many multiprocessors have work as there are programs."""
 
 _TRIALS = 16  # of a program; the fewest that a matrix product of Triton takes, and more would leave cores idle
 _WHOLE = 64  # weights of up to so many units are kept by a program for all steps; of more, they are read in parts
 _PART = 32  # sending units of a part
+# Warps of a program with few units and with many: measured on an H100. The way forward has the random numbers.
+_FORWARD_WARPS, _WARPS_FROM = (8, 16), 128
+_BACKWARD_WARPS = (4, 8)
 _PRECISION = {"highest": "tf32x3", "high": "tf32", "medium": "tf32"}  # of products, by torch's name for it
 
 
@@ -84,7 +88,7 @@ def forward(
         *(steps.first_decode, steps.first_heard_key),
         KIND=kind or "none",
         SATURATES=saturation is not None,
-        **_layout(units),
+        **_layout(units, forward=True),
     )
 
 
@@ -120,16 +124,16 @@ def backward(
         *(by_readout, by_rate, leak, adjoint, back),
         *(members, trials, units, steps.first, steps.stop, steps.first_decode),
         NOISY=slope is not None,
-        **_layout(units),
+        **_layout(units, forward=False),
     )
 
 
-def _layout(units: int) -> dict[str, int | str]:
+def _layout(units: int, forward: bool) -> dict[str, int | str]:
     padded = max(16, triton.next_power_of_2(units))
     return {
         "TRIALS": _TRIALS,
         "UNITS": padded,
         "PART": padded if padded <= _WHOLE else _PART,
         "PRECISION": _PRECISION[torch.get_float32_matmul_precision()],
-        "num_warps": 4 if padded <= _WHOLE else 8,
+        "num_warps": _FORWARD_WARPS[padded > _WARPS_FROM] if forward else _BACKWARD_WARPS[padded > _WHOLE],
     }

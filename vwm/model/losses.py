@@ -24,14 +24,14 @@ def decoded_angle(readout: Tensor) -> Tensor:
 
 
 def mean_over_shown(values: Tensor, trials: Trials) -> Tensor:
-    """The mean of ``values`` [trials, M] over the items that a trial shows, [trials]."""
-    return torch.where(trials.present, values, 0).sum(1) / trials.set_size
+    """The mean of ``values`` [..., trials, M] over the items that a trial shows, [..., trials]."""
+    return torch.where(trials.present, values, 0).sum(-1) / trials.set_size
 
 
 def error_loss(error_def: ErrorDef, readout: Tensor, trials: Trials) -> Tensor:
-    """The loss of every trial, [trials]: the mean over its shown items.
+    """The loss of every trial, [..., trials]: the mean over its shown items.
 
-    With û the read-out [steps, trials, M, 2], u the target, ⟨·⟩ the mean over steps and δ = acos(u·⟨û/|û|⟩):
+    With û the read-out [steps, ..., trials, M, 2], u the target, ⟨·⟩ the mean over steps and δ = acos(u·⟨û/|û|⟩):
     l2 |u − ⟨û⟩|²; sqrtl2 10·√|u − ⟨û⟩|; rad δ; exp −10·exp(−3δ/π); norml2 |u − ⟨û/|û|⟩|.
     """
     target = trials.target.to(readout.dtype)
@@ -53,5 +53,5 @@ def error_loss(error_def: ErrorDef, readout: Tensor, trials: Trials) -> Tensor:
 
 
 def absolute_error(readout: Tensor, trials: Trials) -> Tensor:
-    """The reported error of every trial, [trials]: the mean |wrapped error| over its shown items, radians."""
+    """The reported error of every trial, [..., trials]: the mean |wrapped error| over its shown items, radians."""
     return mean_over_shown(wrap(decoded_angle(readout) - trials.angle).abs(), trials)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vwm.config import ModelParams
 from vwm.model.noise import strength
 from vwm.model.recurrence import Spikes, Trial, has_kernel, run_trial
-from vwm.model.task import Trials, input_code
+from vwm.model.task import Trials, input_gain, stacked, unit_code
 from vwm.model.variates import draw_keys
 
 
@@ -101,6 +101,76 @@ def draws_by_torch(params: ModelParams, compile: bool) -> bool:
     return params.gamma_sampler == "torch" or (params.gamma_sampler == "auto" and not compile)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a simulation of some networks has in common from batch to batch.
+
+    Attributes:
+        trial: sizes, constants and noise; the keys of its spikes are 0 until they are drawn.
+        sign: of the sending units, [members, 1, N].
+        input_gain: [members, 1, 1].
+    """
+
+    trial: Trial
+    sign: Tensor
+    input_gain: Tensor
+
+    @property
+    def draws(self) -> int:
+        """How many draws of spikes a trial has: the rates before each step and after the last, and each read-out."""
+        return self.trial.steps + 1 + self.trial.decode_steps
+
+    def with_keys(self, keys: Tensor, generators: Sequence[torch.Generator] = ()) -> "Prepared":
+        """The same with the spikes of one batch.
+
+        Args:
+            keys: see `draw_spikes`.
+            generators: of the members; torch's sampler goes on with them where it is used.
+        """
+        spikes = self.trial.spikes
+        if spikes.by_torch:
+            spikes = replace(spikes, generators=[_where(self.sign, generator) for generator in generators])
+        return replace(self, trial=replace(self.trial, spikes=replace(spikes, keys=keys.to(self.sign.device))))
+
+
+def prepare(networks: Sequence[Network], compile: bool) -> Prepared:
+    """What does not depend on the trials: see `simulate` for the arguments."""
+    first = networks[0].params
+    if len({(batch_shape(network.params), noise_law(network.params)) for network in networks}) > 1:
+        raise ValueError("these networks differ in a size or in the noise, which one simulation needs to be equal")
+    like = networks[0].tau
+
+    def constants(values: Sequence[float]) -> Tensor:
+        """One number a member, [members, 1, 1]."""
+        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+
+    is_noisy = first.spike_noise_factor > 0
+    spikes = Spikes(
+        kind=first.spike_noise_type if is_noisy else None,
+        strength=constants([strength(network.params) if is_noisy else 0.0 for network in networks]),
+        keys=torch.zeros(0, dtype=torch.int32),
+        by_torch=is_noisy and draws_by_torch(first, compile or has_kernel(like, first.num_neurons)),
+        generators=(),
+    )
+    saturation = constants([network.params.saturation_firing_rate for network in networks])
+    trial = Trial(
+        steps=first.steps,
+        decode_steps=first.decode_steps,
+        stimulus_steps=first.stimulus_steps,
+        leak=torch.stack([network.params.dt / network.tau for network in networks])[:, None, :],
+        saturation=saturation if first.saturation_firing_rate > 0 else None,
+        spikes=spikes,
+        compile=compile,
+    )
+    sign = torch.stack([network.sign for network in networks])[:, None, :]
+    return Prepared(trial, sign, constants([input_gain(network.params) for network in networks]))
+
+
+def draw_spikes(draws: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """The random words of so many draws of each member's spikes, int32 [draws, members, 2]."""
+    return torch.stack([draw_keys(draws, generator) for generator in generators], dim=1)
+
+
 def simulate(
     networks: Sequence[Network],
     trials: Sequence[Trials],
@@ -117,51 +187,21 @@ def simulate(
         compile: whether element-wise parts are compiled: worth it from about 1e8 updates of a unit on.
     """
     prepared = prepare(networks, compile)
-    keys = draw_spikes(len(prepared.spikes.keys), generators).to(networks[0].tau.device)
-    spikes = replace(prepared.spikes, keys=keys)
-    if spikes.by_torch:
-        spikes = replace(
-            spikes, generators=[_where(network.tau, g) for network, g in zip(networks, generators, strict=True)]
-        )
-    return simulate_prepared(networks, trials, replace(prepared, spikes=spikes))
+    keys = draw_spikes(prepared.draws, generators)
+    return simulate_prepared(networks, stacked(trials), prepared.with_keys(keys, generators))
 
 
-def prepare(networks: Sequence[Network], compile: bool) -> Trial:
-    """What a simulation of these networks has in common from batch to batch; the keys of its spikes are still 0."""
-    first = networks[0].params
-    if len({(batch_shape(network.params), noise_law(network.params)) for network in networks}) > 1:
-        raise ValueError("these networks differ in a size or in the noise, which one simulation needs to be equal")
-    like = networks[0].tau
-
-    def constants(values: Sequence[float]) -> Tensor:
-        """One number a member, [members, 1, 1]."""
-        return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
-
-    is_noisy = first.spike_noise_factor > 0
-    # A key for the rates before each step and after the last, and one for each step of the read-out.
-    draws = first.steps + 1 + first.decode_steps
-    spikes = Spikes(
-        kind=first.spike_noise_type if is_noisy else None,
-        strength=constants([strength(network.params) if is_noisy else 0.0 for network in networks]),
-        keys=torch.zeros(draws, len(networks), 2, dtype=torch.int32, device=like.device),
-        by_torch=is_noisy and draws_by_torch(first, compile or has_kernel(like, first.num_neurons)),
-        generators=(),
+def simulate_prepared(networks: Sequence[Network], trials: Trials, prepared: Prepared) -> Simulation:
+    """As `simulate`, with the trials of all members in one and all that does not depend on them prepared."""
+    params = networks[0].params
+    code = unit_code(params.positive_input, trials) * prepared.input_gain
+    mean_rate, readout = run_trial(
+        prepared.trial,
+        weights=torch.stack([network.recurrent for network in networks]) * prepared.sign,
+        input_drive=torch.bmm(code, torch.stack([network.input for network in networks]).transpose(1, 2)),
+        readout_weights=torch.stack([network.readout for network in networks]),
     )
-    saturation = constants([network.params.saturation_firing_rate for network in networks])
-    return Trial(
-        steps=first.steps,
-        decode_steps=first.decode_steps,
-        stimulus_steps=first.stimulus_steps,
-        leak=torch.stack([network.params.dt / network.tau for network in networks])[:, None, :],
-        saturation=saturation if first.saturation_firing_rate > 0 else None,
-        spikes=spikes,
-        compile=compile,
-    )
-
-
-def draw_spikes(draws: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """The random words of so many draws of each member's spikes, int32 [draws, members, 2]."""
-    return torch.stack([draw_keys(draws, generator) for generator in generators], dim=1)
+    return Simulation(mean_rate, readout.view(*readout.shape[:-1], params.max_item_num, 2))
 
 
 def _where(like: Tensor, generator: torch.Generator) -> torch.Generator:
@@ -169,16 +209,3 @@ def _where(like: Tensor, generator: torch.Generator) -> torch.Generator:
     if generator.device.type == like.device.type:
         return generator
     return torch.Generator(like.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-
-
-def simulate_prepared(networks: Sequence[Network], trials: Sequence[Trials], prepared: Trial) -> Simulation:
-    """As `simulate`, with all that does not depend on the trials prepared."""
-    params = networks[0].params
-    code = torch.stack([input_code(network.params, batch) for network, batch in zip(networks, trials, strict=True)])
-    mean_rate, readout = run_trial(
-        prepared,
-        weights=torch.stack([network.recurrent * network.sign for network in networks]),
-        input_drive=torch.bmm(code, torch.stack([network.input for network in networks]).transpose(1, 2)),
-        readout_weights=torch.stack([network.readout for network in networks]),
-    )
-    return Simulation(mean_rate, readout.view(*readout.shape[:-1], params.max_item_num, 2))

@@ -1,24 +1,19 @@
 """One iteration of some runs together: trials, the way forward and back; on a GPU recorded once and replayed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vwm.model.losses import error_loss
-from vwm.model.network import (
-    Simulation,
-    draw_spikes,
-    noise_law,
-    prepare,
-    simulate,
-    simulate_prepared,
-)
+from vwm.model.network import Prepared, draw_spikes, noise_law, prepare, simulate_prepared
 from vwm.model.recurrence import POOL
-from vwm.model.task import Trials, draw_trials
+from vwm.model.task import Trials, draw_numbers, trials_from
 from vwm.training.random_streams import iteration_stream
-from vwm.training.training_run import TrainingRun, use_matmul_precision
+from vwm.training.training_run import TrainingRun, are_finite, measure, use_matmul_precision
 from vwm.training.workers import Workers
 
 
@@ -27,7 +22,7 @@ class Computed:
     """What came of one iteration of a run.
 
     Attributes:
-        measured: the vector of `TrainingRun.measure`.
+        measured: the row of `measure`.
         was_finite: whether the step was taken, since loss and gradients were finite; None where it is still to be
             taken, from the gradients that are in place.
     """
@@ -44,6 +39,7 @@ class Batches:
         self._workers = workers
         self._too_many: float = float("inf")  # runs that the memory did not hold together
         self._may_record = workers.device.type == "cuda" and workers.size == 1
+        self._stream = torch.cuda.Stream() if self._may_record else None  # type: ignore[no-untyped-call]
         self._recorded: dict[tuple[int, ...], Recorded] = {}
         self._computed_once: set[tuple[int, ...]] = set()
 
@@ -93,65 +89,106 @@ class Batches:
         half = len(runs) // 2
         return self._iterate_together(runs[:half]) | self._iterate_together(runs[half:])
 
+    @contextmanager
+    def _on_own_stream(self) -> Iterator[None]:
+        """Compute on the stream that is recorded, where one may be, before and after all that is on the usual one."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self._stream)
+
     def _recorded_or_not(self, runs: Sequence[TrainingRun]) -> dict[int, Computed]:
         key = tuple(id(run) for run in runs)
-        if self._may_record and key in self._computed_once and key not in self._recorded and can_be_recorded(runs):
+        is_new = key not in self._recorded and key in self._computed_once
+        if self._stream is not None and self._may_record and is_new and can_be_recorded(runs):
             # A graph that shares a run with these is of a time when the pack was larger.
             self._recorded = {other: graph for other, graph in self._recorded.items() if not set(other) & set(key)}
-            self._recorded[key] = Recorded(runs)
+            try:
+                self._recorded[key] = Recorded(runs, self._stream)
+            except RuntimeError as error:  # The memory does not hold it beside what is there, or a driver refuses.
+                self._may_record = False
+                reason = str(error).splitlines()[0]
+                print(f"Training goes on without a CUDA graph, more slowly: {reason}", file=sys.stderr)
         if key in self._recorded:
             return dict(zip(key, self._recorded[key].iterate(), strict=True))
         self._computed_once.add(key)
-        vectors = backward(runs, self._workers.rank)
-        return {at: Computed(vector) for at, vector in zip(key, vectors, strict=True)}
+        with self._on_own_stream():
+            rows = backward(runs, self._workers.rank)
+        return {at: Computed(row) for at, row in zip(key, rows, strict=True)}
 
 
-def backward(runs: Sequence[TrainingRun], rank: int) -> list[Tensor]:
+def backward(runs: Sequence[TrainingRun], rank: int) -> Tensor:
     """Put the gradients of this iteration into the networks, one batch of trials each, all in one computation.
 
     Returns:
-        What `TrainingRun.measure` makes of it, a vector a run.
+        What `measure` makes of it, a row a run.
     """
     use_matmul_precision(runs[0].configuration)
-    streams, trials = _draw(runs, rank)
-    trials = [batch.to(run.device) for run, batch in zip(runs, trials, strict=True)]
-    compile = runs[0].configuration.worth_compiling
-    return _go_back(runs, trials, simulate([run.network for run in runs], trials, streams, compile=compile))
+    prepared = prepare([run.network for run in runs], runs[0].configuration.worth_compiling)
+    streams, numbers, keys = _draw(runs, rank, prepared.draws)
+    trials = trials_from(_set_sizes(runs), numbers.to(runs[0].device), _encoding_noise(runs))
+    return _go_back(runs, trials, prepared.with_keys(keys, streams))
 
 
-def _draw(runs: Sequence[TrainingRun], rank: int, ahead: int = 0) -> tuple[list[torch.Generator], list[Trials]]:
-    """The trials of an iteration, this one or one ahead, and the streams that its spikes come from."""
+def _draw(
+    runs: Sequence[TrainingRun], rank: int, draws: int, ahead: int = 0
+) -> tuple[list[torch.Generator], Tensor, Tensor]:
+    """The random numbers of an iteration, this one or one ahead, on the CPU.
+
+    Returns:
+        The streams that they come from, the numbers that trials are made from, [3, members, trials, M], and the keys of
+        so many draws of spikes, [draws, members, 2].
+    """
     streams = [iteration_stream(run.configuration.training_params.seed, run.iteration + ahead, rank) for run in runs]
-    return streams, [
-        draw_trials(run.configuration.model_params, run.set_size, stream)
+    numbers = [
+        draw_numbers(run.configuration.model_params, len(run.set_size), stream)
         for run, stream in zip(runs, streams, strict=True)
     ]
+    return streams, torch.stack(numbers, dim=1), draw_spikes(draws, streams)
 
 
-def _go_back(runs: Sequence[TrainingRun], trials: Sequence[Trials], simulation: Simulation) -> list[Tensor]:
-    losses = [
-        _losses(run, simulation, index, batch) for index, (run, batch) in enumerate(zip(runs, trials, strict=True))
-    ]
+def _set_sizes(runs: Sequence[TrainingRun]) -> Tensor:
+    """[members, trials]"""
+    return torch.stack([run.set_size for run in runs]).to(runs[0].device)
+
+
+def _encoding_noise(runs: Sequence[TrainingRun]) -> Tensor:
+    """[members, 1, 1], radians."""
+    noise = [run.configuration.model_params.ILC_noise for run in runs]
+    return torch.tensor(noise, device=runs[0].device)[:, None, None]
+
+
+def _go_back(runs: Sequence[TrainingRun], trials: Trials, prepared: Prepared) -> Tensor:
+    simulation = simulate_prepared([run.network for run in runs], trials, prepared)
+    errors = _error_losses(runs, simulation.readout, trials)
+    factors = torch.stack([run.loss_factors for run in runs])
+    losses = factors[:, 0] * errors + factors[:, 1] * simulation.mean_rate.mean(-1)
     for run in runs:
         run.optimizer.zero_grad()
-    torch.stack([total for total, _ in losses]).sum().backward()  # type: ignore[no-untyped-call]
-    return [
-        run.measure(total, error, simulation.mean_rate[index], simulation.readout[:, index], batch)
-        for index, (run, batch, (total, error)) in enumerate(zip(runs, trials, losses, strict=True))
-    ]
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    return measure(losses, errors, simulation.mean_rate, simulation.readout, trials)
 
 
-def _losses(run: TrainingRun, simulation: Simulation, index: int, trials: Trials) -> tuple[Tensor, Tensor]:
-    """Total loss and error loss of one run."""
-    training = run.configuration.training_params
-    error = error_loss(training.error_def, simulation.readout[:, index], trials).mean()
-    return training.lambda_err * error + training.lambda_reg * simulation.mean_rate[index].mean(), error
+def _error_losses(runs: Sequence[TrainingRun], readout: Tensor, trials: Trials) -> Tensor:
+    """The error loss of each run, [members], by its own definition."""
+    kinds = [run.configuration.training_params.error_def for run in runs]
+    if len(set(kinds)) == 1:
+        return error_loss(kinds[0], readout, trials).mean(-1)
+    losses: dict[int, Tensor] = {}
+    for kind in sorted(set(kinds)):
+        members = [index for index, other in enumerate(kinds) if other == kind]
+        some = torch.stack([readout[:, index] for index in members], dim=1)
+        losses |= dict(zip(members, error_loss(kind, some, trials.of(members)).mean(-1), strict=True))
+    return torch.stack([losses[index] for index in range(len(runs))])
 
 
 def can_be_recorded(runs: Sequence[TrainingRun]) -> bool:
     """Whether an iteration of these runs is the same computation every time: not with torch's gamma sampler."""
     prepared = prepare([run.network for run in runs], runs[0].configuration.worth_compiling)
-    return not prepared.spikes.by_torch
+    return not prepared.trial.spikes.by_torch
 
 
 class Recorded:
@@ -162,55 +199,51 @@ class Recorded:
     one vector that comes back. A run whose loss or gradient is not finite is left as it was.
     """
 
-    def __init__(self, runs: Sequence[TrainingRun]) -> None:
-        """Record an iteration without computing it. At least one was computed by `backward` and `update` before,
-        which makes the state of the optimiser and loads what cannot be loaded while recording.
+    def __init__(self, runs: Sequence[TrainingRun], stream: torch.cuda.Stream) -> None:
+        """Record an iteration without computing it.
+
+        Args:
+            runs: at least one iteration of them was computed by `backward` and `update` before, which makes the state
+                of the optimiser and loads what cannot be loaded while recording.
+            stream: on which `backward` was called: gradients go to the stream that they were first computed on.
 
         Raises:
-            torch.OutOfMemoryError: the memory does not hold it beside what is there.
+            RuntimeError: it cannot be recorded, for lack of memory or since the driver refuses.
         """
         use_matmul_precision(runs[0].configuration)
         self.runs = list(runs)
-        networks = [run.network for run in runs]
         device = runs[0].device
-        streams, trials = _draw(runs, 0)
-        self._next: tuple[list[int], tuple[Tensor, ...]] | None = None
-        prepared = prepare(networks, runs[0].configuration.worth_compiling)
-        self._draws = len(prepared.spikes.keys)
-        self._inputs = tuple(tensor.to(device) for tensor in self._stacked(streams, trials))
-        present, angle, encoded, keys = self._inputs
-        prepared = replace(prepared, spikes=replace(prepared.spikes, keys=keys))
-        static = [
-            Trials(run.set_size.to(device), *rest) for run, *rest in zip(runs, present, angle, encoded, strict=True)
-        ]
-        self._learning_rates = [torch.tensor(run.learning_rate, device=device) for run in runs]
+        prepared = prepare([run.network for run in runs], runs[0].configuration.worth_compiling)
+        self._draws = prepared.draws
+        _, numbers, keys = _draw(runs, 0, self._draws)
+        self._inputs = numbers.to(device), keys.to(device)
+        self._next: tuple[list[int], tuple[Tensor, Tensor]] | None = None
+        self._known_rates = [run.learning_rate for run in runs]
+        self._learning_rates = torch.tensor(self._known_rates, device=device)
+        set_sizes, encoding_noise = _set_sizes(runs), _encoding_noise(runs)
+        # The graph reads these where they are, and does not keep them.
+        self._constants = prepared, set_sizes, encoding_noise
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            measured = _go_back(runs, static, simulate_prepared(networks, static, prepared))
-            finite = [
-                (vector[0].isfinite() & run.gradients_are_finite()) for run, vector in zip(runs, measured, strict=True)
-            ]
-            for run, rate, flag in zip(runs, self._learning_rates, finite, strict=True):
-                run.take_step(rate, skip=1 - flag.float())
-            self._output = torch.stack(
-                [torch.cat([vector, flag[None].double()]) for vector, flag in zip(measured, finite, strict=True)]
-            )
+        with torch.cuda.graph(self._graph, stream=stream):
+            trials = trials_from(set_sizes, self._inputs[0], encoding_noise)
+            measured = _go_back(runs, trials, prepared.with_keys(self._inputs[1]))
+            finite = are_finite(runs, measured)
+            for run, rate, skip in zip(runs, self._learning_rates, (~finite).float(), strict=True):
+                run.take_step(rate, skip)
+            self._output = torch.cat([measured, finite[:, None].double()], dim=1)
 
     def iterate(self) -> list[Computed]:
         """Compute an iteration of every run and take its step, but do not count it; what is measured is on the CPU."""
         now = [run.iteration for run in self.runs]
-        inputs = (
-            self._next[1] if self._next is not None and self._next[0] == now else self._stacked(*_draw(self.runs, 0))
-        )
-        for place, value in zip(self._inputs, inputs, strict=True):
+        if self._next is None or self._next[0] != now:
+            self._next = now, _draw(self.runs, 0, self._draws)[1:]
+        for place, value in zip(self._inputs, self._next[1], strict=True):
             place.copy_(value)
-        for rate, run in zip(self._learning_rates, self.runs, strict=True):
-            rate.fill_(run.learning_rate)
+        rates = [run.learning_rate for run in self.runs]
+        if rates != self._known_rates:
+            self._known_rates = rates
+            self._learning_rates.copy_(torch.tensor(rates))
         self._graph.replay()
-        self._next = [iteration + 1 for iteration in now], self._stacked(*_draw(self.runs, 0, ahead=1))
-        return [Computed(row[:-1], bool(row[-1])) for row in self._output.cpu()]
-
-    def _stacked(self, streams: Sequence[torch.Generator], trials: Sequence[Trials]) -> tuple[Tensor, ...]:
-        """What changes from iteration to iteration: items present, angles, encoded angles, keys of the spikes."""
-        columns = ([getattr(batch, name) for batch in trials] for name in ("present", "angle", "encoded"))
-        return *(torch.stack(column) for column in columns), draw_spikes(self._draws, streams)
+        self._next = [iteration + 1 for iteration in now], _draw(self.runs, 0, self._draws, ahead=1)[1:]
+        rows = self._output.cpu()  # waits for the graph
+        return [Computed(row, flag > 0) for row, flag in zip(rows[:, :-1], rows[:, -1].tolist(), strict=True)]

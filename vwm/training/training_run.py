@@ -1,6 +1,7 @@
 """The complete state of one run in training, and what one iteration does to it. Knows nothing of files."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,37 @@ _TORCHS_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}
 def use_matmul_precision(configuration: Configuration) -> None:
     """Let torch compute matrix products of float32 as this configuration asks, from now on in this process."""
     torch.set_float32_matmul_precision(_TORCHS_PRECISION[configuration.training_params.matmul_precision])
+
+
+def measure(loss: Tensor, error_loss: Tensor, mean_rate: Tensor, readout: Tensor, trials: Trials) -> Tensor:
+    """What one process saw in one iteration of some runs, as sums that add up over processes, in float64.
+
+    Args:
+        loss: the total loss of each run, [members].
+        error_loss: its error term, before `lambda_err`.
+        mean_rate: [members, trials], Hz.
+        readout: [decode steps, members, trials, M, 2].
+        trials: the batches.
+
+    Returns:
+        [members, 3 + 4 M]: loss, error loss and mean rate; and for each set size from 1 to M the number of trials and
+        the sums of their errors, squared errors and rates.
+    """
+    error, rate = absolute_error(readout, trials).double(), mean_rate.double()
+    sizes = torch.arange(1, readout.shape[-2] + 1, device=rate.device)
+    belongs = (sizes[:, None] == trials.set_size[..., None, :]).double()
+    by_set_size = belongs @ torch.stack([torch.ones_like(error), error, error.square(), rate], dim=-1)
+    totals = torch.stack([loss.double(), error_loss.double(), rate.mean(-1)], dim=-1)
+    return torch.cat([totals, by_set_size.flatten(1)], dim=-1).detach()
+
+
+def are_finite(runs: Sequence["TrainingRun"], measured: Tensor) -> Tensor:
+    """Whether loss and gradients are finite, a bool a run on its device; `measured` as from `measure`."""
+    finite = measured[:, 0].isfinite()
+    for parameters in zip(*(run.network.parameters() for run in runs), strict=True):
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        finite = finite & torch.stack(gradients).isfinite().flatten(1).all(1)
+    return finite
 
 
 @dataclass
@@ -49,7 +81,7 @@ class TrainingRun:
         )
         self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.5, patience=training.adaptive_lr_patience)
         self.set_size = equal_shares(configuration.model_params.item_num, training.num_trials)
-        self._sizes = torch.tensor(configuration.model_params.item_num, device=device)
+        self.loss_factors = torch.tensor([training.lambda_err, training.lambda_reg], device=device)
         self.iteration = 0  # completed
         self.best_loss = math.inf
         self.patience = 0  # iterations since the best loss
@@ -69,43 +101,21 @@ class TrainingRun:
     # One iteration
     # -----------------------------------------------------------------------------------------------------------
 
-    def measure(self, loss: Tensor, error_loss: Tensor, mean_rate: Tensor, readout: Tensor, trials: Trials) -> Tensor:
-        """What one process saw in one iteration, as sums that add up over processes, one vector of float64.
-
-        Args:
-            loss: the total loss of this process.
-            error_loss: its error term, before `lambda_err`.
-            mean_rate: [trials], Hz.
-            readout: [decode steps, trials, M, 2].
-            trials: the batch.
-        """
-        belongs = (self._sizes[:, None] == trials.set_size).double()
-        error = absolute_error(readout, trials).double()
-        rate = mean_rate.double()
-        by_set_size = belongs @ torch.stack([torch.ones_like(error), error, error.square(), rate], dim=1)
-        totals = torch.stack([loss.double(), error_loss.double(), rate.mean()])
-        return torch.cat([totals, by_set_size.flatten()]).detach()
-
     def update(self, measured: Tensor, processes: int) -> bool:
         """Take one step of the optimiser, the schedule and early stopping, from gradients that are in place.
 
         Args:
-            measured: the vector of `measure`, summed over all processes.
+            measured: the row of `measure`, summed over all processes.
             processes: how many they were.
 
         Returns:
             False, with nothing changed, if the loss or a gradient is not finite.
         """
-        if not (bool(measured[0].isfinite()) and bool(self.gradients_are_finite())):
+        if not bool(are_finite([self], measured[None])):
             return False
         self.take_step()
         self.count(measured, processes)
         return True
-
-    def gradients_are_finite(self) -> Tensor:
-        """Whether every gradient is finite, one bool on the run's device."""
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        return torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
 
     def take_step(self, learning_rate: Tensor | None = None, skip: Tensor | None = None) -> None:
         """Change the weights by the gradients that are in place.
@@ -119,14 +129,16 @@ class TrainingRun:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest)
         (group,) = self.optimizer.param_groups
         known = group["lr"]
-        if learning_rate is not None:
+        if learning_rate is None:
+            self.optimizer.step()
+        else:
             # The optimiser reads both from here while it is recorded, the second by the name that torch.amp gave it.
-            group["lr"] = learning_rate
-            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-        self.optimizer.step()
-        if learning_rate is not None:
-            group["lr"] = known
-            del self.optimizer.found_inf  # type: ignore[attr-defined]
+            group["lr"], self.optimizer.found_inf = learning_rate, skip  # type: ignore[attr-defined]
+            try:
+                self.optimizer.step()
+            finally:
+                group["lr"] = known
+                del self.optimizer.found_inf  # type: ignore[attr-defined]
         self.network.project()
 
     def count(self, measured: Tensor, processes: int) -> None:
@@ -148,9 +160,9 @@ class TrainingRun:
         self.window.loss += loss
         self.window.error_loss += error_loss
         self.window.mean_rate += mean_rate
-        for index, sums in enumerate(self.window.by_set_size):
+        for size, sums in zip(self.configuration.model_params.item_num, self.window.by_set_size, strict=True):
             for column in range(4):
-                sums[column] += values[3 + 4 * index + column]
+                sums[column] += values[3 + 4 * (size - 1) + column]
 
         training = self.configuration.training_params
         if self.patience >= training.early_stop_patience:
