@@ -106,7 +106,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **extra}
 
 
-def python(*arguments: object, cwd: Path, timeout: float = 300, **extra: str) -> "subprocess.CompletedProcess[str]":
+def python(*arguments: object, cwd: Path, timeout: float = 600, **extra: str) -> "subprocess.CompletedProcess[str]":
     """Run Python on these arguments to its end and give back its exit code and output."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -119,7 +119,7 @@ def python(*arguments: object, cwd: Path, timeout: float = 300, **extra: str) ->
     )
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 300) -> None:
     """Return once the condition holds; fail the test if it does not come true in time."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -61,7 +61,7 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"

@@ -36,7 +36,7 @@ def test_a_job_of_slurm_tells_it_too(tmp_path: Path):
         env={**kept, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert job.returncode == 1

@@ -107,7 +107,7 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
 
 def test_a_pack_that_the_memory_does_not_hold_is_computed_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As on a GPU with room for two members; the lack of memory is made, the rest is not."""
-    from vwm.model.network import simulate
+    from vwm.model.network import simulate_prepared
     from vwm.training import iteration
     from vwm.training import workers as processes
 
@@ -119,12 +119,12 @@ def test_a_pack_that_the_memory_does_not_hold_is_computed_in_halves(tmp_path: Pa
         sizes.append(len(networks))
         if len(networks) > 2:
             raise torch.OutOfMemoryError("no room")
-        return simulate(networks, *arguments, **settings)
+        return simulate_prepared(networks, *arguments, **settings)
 
     sizes: list[int] = []
     start = processes.Workers.__init__
     monkeypatch.setattr(processes.Workers, "__init__", batched)
-    monkeypatch.setattr(iteration, "simulate", with_room_for_two)
+    monkeypatch.setattr(iteration, "simulate_prepared", with_room_for_two)
     folders = [RunFolder(make_run(tmp_path / str(seed), training_params__seed=seed)) for seed in range(5)]
     assert train_folders(folders) == ["finished"] * 5
     assert sizes[:8] == [5, 2, 3, 1, 2, 2, 1, 2]  # What did not fit is not tried again.

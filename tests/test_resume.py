@@ -208,9 +208,9 @@ def test_two_processes_train_on_twice_the_trials_and_agree_with_one_process_that
     from vwm.config import load_configuration
     from vwm.model.losses import error_loss
     from vwm.model.network import simulate
-    from vwm.model.task import draw_trials
+    from vwm.model.task import draw_trials, stacked
     from vwm.training.random_streams import iteration_stream
-    from vwm.training.training_run import TrainingRun
+    from vwm.training.training_run import TrainingRun, measure
 
     configuration, _ = load_configuration(folder.config)
     run = TrainingRun(configuration, torch.device("cpu"))
@@ -225,7 +225,8 @@ def test_two_processes_train_on_twice_the_trials_and_agree_with_one_process_that
             error = error_loss("rad", readout, trials).mean()
             loss = error + configuration.training_params.lambda_reg * rate.mean()
             (loss / 2).backward()
-            measured.append(run.measure(loss, error, rate, readout, trials))
+            row = measure(loss[None], error[None], simulation.mean_rate, simulation.readout, stacked([trials]))
+            measured.append(row[0])
         run.update(measured[0] + measured[1], processes=2)
     expected = run.close_window()
     for name in ("loss", "mean_rate", "mean_abs_error", "sd_abs_error"):

@@ -44,7 +44,7 @@ def stub() -> Iterator[WandbStub]:
 
 
 def vwm_sweep(*arguments: object, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return python(*SWEEP, *arguments, cwd=cwd, timeout=300, **variables)
+    return python(*SWEEP, *arguments, cwd=cwd, timeout=600, **variables)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_watched_run_is_sent_while_it_is_trained_and_when_it_is_finished(stub:
             wait_until(lambda: sent() >= num_rows(folder) - 1)
             assert not folder.is_finished()
             training.send_signal(signal.SIGCONT)
-        said, _ = watching.communicate(timeout=120)
+        said, _ = watching.communicate(timeout=300)
         assert training.wait() == 0
     assert watching.returncode == 0, said
     assert said.count(b"1 synced") >= 3

@@ -41,7 +41,7 @@ def stub() -> Iterator[WandbStub]:
 
 
 def train(folder: RunFolder, mode: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return python("-m", "vwm", "train", folder.path, "--wandb", mode, cwd=cwd, timeout=300, **variables)
+    return python("-m", "vwm", "train", folder.path, "--wandb", mode, cwd=cwd, timeout=600, **variables)
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +147,8 @@ def test_no_process_stays_behind(tmp_path: Path):
     folder = RunFolder(make_run(tmp_path / "run"))
     train(folder, "offline", tmp_path, **client_environment(tmp_path, NOWHERE))
     assert read_offline_runs(folder).is_closed
-    time.sleep(0.5)
     here = str(tmp_path)
-    left = [process for process in psutil.process_iter() if here in _environment_of(process)]
-    assert left == []
+    wait_until(lambda: not any(here in _environment_of(process) for process in psutil.process_iter()), 60)
 
 
 def _environment_of(process: psutil.Process) -> str:
@@ -203,7 +201,7 @@ def test_online_killed_preempted_and_resumed(stub: WandbStub, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_pack_in_two_processes_is_tracked_by_the_first(tmp_path: Path):
-    changes = LONG | {"training_params__num_iterations": 120, "training_params__num_trials": 100}
+    changes = LONG | {"training_params__num_trials": 100}
     pack = [RunFolder(make_run(tmp_path / f"run {seed}", **changes, training_params__seed=seed)) for seed in (1, 2)]
     variables = client_environment(tmp_path, NOWHERE) | {"WANDB_MODE": "offline"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vwm", "train"]
@@ -218,7 +216,7 @@ def test_a_pack_in_two_processes_is_tracked_by_the_first(tmp_path: Path):
     for run in pack:
         assert len(list(run.path.glob("wandb/offline-run-*"))) == 2
         rows = leet_rows(run, tmp_path)
-        assert [row["_step"] for row in rows] == list(range(60))
+        assert [row["_step"] for row in rows] == list(range(120))
         assert without_facts(rows) == history(run)
 
 
@@ -276,7 +274,7 @@ def test_a_server_that_is_slow_and_then_dies_delays_training_by_seconds(stub: Wa
         wait_until(folder.is_finished)
         finished = time.monotonic()
         assert process.wait() == 0
-    assert time.monotonic() - finished < 60
+    assert time.monotonic() - finished < 120  # which is twice the longest that a process waits for W&B
 
 
 @pytest.mark.skipif("VWM_WANDB_TEST_SERVER" not in os.environ, reason="VWM_WANDB_TEST_SERVER names no real W&B server")

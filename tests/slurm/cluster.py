@@ -113,7 +113,7 @@ class Cluster:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return {**kept, "PATH": search_path(), "SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
 
-    def command(self, *arguments: object, timeout: float = 30) -> str:
+    def command(self, *arguments: object, timeout: float = 120) -> str:
         """Run one of SLURM's commands and give back what it prints.
 
         Raises:
@@ -151,7 +151,7 @@ class Cluster:
 
     def stop_controller(self) -> None:
         """Stop slurmctld; jobs go on without it."""
-        self._stop("slurmctld", patience=20)
+        self._stop("slurmctld", patience=60)
 
     def start_controller(self) -> None:
         """Start slurmctld from its saved state and return when it answers."""
@@ -160,7 +160,7 @@ class Cluster:
 
     def stop_accounting(self) -> None:
         """Stop slurmdbd: sacct fails from now on, and slurmctld keeps its records until slurmdbd is back."""
-        self._stop("slurmdbd", patience=20)
+        self._stop("slurmdbd", patience=60)
 
     def start_accounting(self) -> None:
         """Start slurmdbd and return when it answers."""
@@ -236,21 +236,21 @@ class Cluster:
         files = [f"--key-file={etc}/munge.key", f"--socket={run}/munge", f"--pid-file={run}/munge.pid"]
         own_log = f"--log-file={self.folder}/log/munged"
         self._start("munged", ["munged", "--foreground", *files, own_log, f"--seed-file={run}/munge.seed"])
-        wait_for("munged", (run / "munge").is_socket, 10)
+        wait_for("munged", (run / "munge").is_socket, 120)
 
     def _start_mariadb(self) -> None:
         settings = f"--defaults-file={self.folder}/etc/mariadb.cnf"
         database = self.folder / "mariadb"
         if not (database / "mysql").exists():
             fresh = ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve", "--user=root"]
-            self.command("mariadb-install-db", settings, *fresh, timeout=60)
+            self.command("mariadb-install-db", settings, *fresh, timeout=300)
         (self.folder / "run" / "mariadb").unlink(missing_ok=True)
         self._start("mariadbd", ["mariadbd", settings])
-        wait_for("MariaDB", (self.folder / "run" / "mariadb").is_socket, 30)
+        wait_for("MariaDB", (self.folder / "run" / "mariadb").is_socket, 120)
 
     def _start_accounting(self) -> None:
         self._start("slurmdbd", self._in_namespaces("controller", ["slurmdbd", "-D"]))
-        wait_for("slurmdbd", self._accounting_answers, 30)
+        wait_for("slurmdbd", self._accounting_answers, 120)
         add = ["sacctmgr", "--immediate", "add"]
         if not self.command("sacctmgr", "--noheader", "show", "account", ACCOUNT):
             self.command(*add, "cluster", "vwm")
@@ -265,7 +265,7 @@ class Cluster:
         """A node is a process namespace: its first process dies with the one recorded, and all others with it."""
         process = self._start(node, self._in_namespaces(node, ["slurmd", "-D", "-N", node], own_processes=True))
         own = process_namespace(os.getpid())
-        wait_for(f"the namespace of {node}", lambda: namespace_of_children(process.pid) not in (None, own), 10)
+        wait_for(f"the namespace of {node}", lambda: namespace_of_children(process.pid) not in (None, own), 120)
         self._record(node, process, namespace_of_children(process.pid))
 
     def _start_nodes(self, nodes: list[str]) -> None:
@@ -276,13 +276,15 @@ class Cluster:
         wait_for(
             f"{' '.join(nodes)} to report to slurmctld",
             lambda: all(self._slurmd_start(node) >= since for node in nodes),
-            timeout=30,
+            timeout=120,
         )
 
     def _slurmd_start(self, node: str) -> str:
         """When the daemon of a node started, as slurmctld has it, in local time; empty before it has reported."""
-        found = re.search(r"SlurmdStartTime=(\d\S*)", self.command("scontrol", "show", "node", node))
-        return found.group(1) if found else ""
+        with contextlib.suppress(Failed):  # slurmctld may be coming up itself.
+            found = re.search(r"SlurmdStartTime=(\d\S*)", self.command("scontrol", "show", "node", node))
+            return found.group(1) if found else ""
+        return ""
 
     def _in_namespaces(self, host_name: str, daemon: list[str], own_processes: bool = False) -> list[str]:
         """The command that runs a daemon under a host name of its own, with the hosts file of the cluster."""
@@ -307,16 +309,17 @@ class Cluster:
 
     def _accounting_answers(self) -> bool:
         with contextlib.suppress(Failed):
-            self.command("sacctmgr", "--noheader", "show", "cluster", timeout=10)
+            self.command("sacctmgr", "--noheader", "show", "cluster", timeout=30)
             return True
         return False
 
     def _wait_until_healthy(self, *parts: str) -> None:
         def healthy() -> bool:
-            return not [problem for problem in self.problems() if problem.startswith((*parts, "the accounting"))]
+            named = (*parts, "slurmctld", "the accounting")  # Without slurmctld nobody knows how a node is.
+            return not [problem for problem in self.problems() if problem.startswith(named)]
 
         try:
-            wait_for(", ".join(parts), healthy, 30)
+            wait_for(", ".join(parts), healthy, 120)
         except Failed:
             raise Failed(f"{'; '.join(self.problems())}; see {self.folder}/log") from None
 
@@ -326,7 +329,7 @@ class Cluster:
             namespace = self._recorded()[name]["namespace"]
             living[name].stop(patience)
             if namespace is not None:
-                wait_for(f"the end of all on {name}", lambda: not members(namespace), 30)
+                wait_for(f"the end of all on {name}", lambda: not members(namespace), 120)
 
     def _stop_everything(self) -> None:
         # Nothing of it is used again, so nobody is asked to leave; the nodes go first, so that no job outlives them.

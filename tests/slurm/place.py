@@ -22,12 +22,13 @@ ROOT = Path(__file__).parents[2]
 PROFILE = {"where": "slurm", "gpus_per_node": 0, "cpus_per_process": 1, "timeout_min": 5}
 HELD = {**PROFILE, "sbatch": {"hold": True}}
 
-# Constants are shortened, and the launch writes down its own process id for scripts that kill it.
+# A test whose sbatch never answers, or never reaches SLURM, shortens the waits that would be in vain; the others never
+# wait so long. The launch writes down its own process id for scripts that kill it.
 COMMAND = """
 import os, sys
 import vwm.sweep.doubt as doubt, vwm.sweep.submit as submit
-submit.SBATCH_TIMEOUT_S = 3
-doubt.DOUBT_S = float(os.environ.get("DOUBT_S", 8))
+submit.SBATCH_TIMEOUT_S = int(os.environ.get("SBATCH_TIMEOUT_S", 60))
+doubt.DOUBT_S = float(os.environ.get("DOUBT_S", 60))
 os.environ["LAUNCH_PID"] = str(os.getpid())
 from vwm.cli.sweep import main
 main()
@@ -68,7 +69,7 @@ class Place:
 
     def run(self, *arguments: str, **extra: str) -> tuple[int, str]:
         process = self.start(*arguments, **extra)
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
     def launch(self, *arguments: str, **extra: str) -> tuple[int, str]:

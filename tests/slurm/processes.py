@@ -47,7 +47,7 @@ class Process:
             with contextlib.suppress(Failed):
                 wait_for(f"the end of process {self.pid}", lambda: not self.alive(), patience)
         self.send(signal.SIGKILL)
-        wait_for(f"the end of process {self.pid}", lambda: not self.alive(), 30)
+        wait_for(f"the end of process {self.pid}", lambda: not self.alive(), 120)
         # Gone for good only once its starter has asked for it; that may be another process than this one.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)

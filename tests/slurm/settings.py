@@ -28,7 +28,7 @@ def write_settings(folder: Path) -> None:
         "slurmctld_port": slurmctld_port,
         "slurmd_port": slurmd_port,
         # Clusters that run side by side have other jobs' ids, from which a job takes the port of its rendezvous.
-        "first_job_id": slurmctld_port,
+        "first_job_id": random.randrange(10_000, 30_000),
         "password": secrets.token_hex(16),
         "node_lines": "\n".join(f"NodeName={name} NodeAddr={address} {node}" for name, address in NODES.items()),
         "host_lines": "\n".join(f"{address} {name}" for name, address in NODES.items()),
@@ -64,9 +64,9 @@ def _origin() -> str:
 
 
 def _free_ports(number: int) -> list[int]:
-    """Ports that nothing uses on any address, below those that outgoing connections are given."""
+    """Ports that nothing uses on any address, between those of a job's rendezvous and of outgoing connections."""
     ports: list[int] = []
-    for port in random.sample(range(15000, 32000), 1000):
+    for port in random.sample(range(30_000, 32_768), 1000):
         with socket.socket() as attempt:
             try:
                 attempt.bind(("", port))

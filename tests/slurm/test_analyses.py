@@ -45,9 +45,9 @@ def test_they_are_submitted_once_and_go_on_after_an_interruption(place: Place) -
     array = str(place.ledger.jobs()[-1].slurm_id)
     place.cluster.command("scontrol", "release", array)
     log = place.folder / "jobs" / f"{array}_0_0_log.out"
-    wait_until(lambda: log.exists() and "0 of 2 runs analysed" in log.read_text(), 60)
+    wait_until(lambda: log.exists() and "0 of 2 runs analysed" in log.read_text())
     place.cluster.command("scancel", "--signal=USR2", f"{array}_0")  # notice of an end
-    wait_until(lambda: not place.queued(), 240)
+    wait_until(lambda: not place.queued(), 600)
 
     logs = {path.name: path.read_text() for path in (place.folder / "jobs").glob(f"{array}_*.out")}
     assert "preempted: the job goes back to the queue" in logs[log.name], logs

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,15 +40,29 @@ def attempts(cluster: Cluster, job: str) -> list[str]:
     return cluster.command(*words).splitlines()
 
 
+def words_of(process: Process) -> list[str]:
+    """The command line of a process; empty if it has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).cmdline()
+    return []
+
+
 def lines_of(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+def saved_jobs(cluster: Cluster) -> bytes:
+    """What slurmctld has saved of the jobs; empty in the moment in which it replaces the file."""
+    with suppress(FileNotFoundError):
+        return (cluster.folder / "state" / "job_state").read_bytes()
+    return b""
 
 
 def cluster_command(action: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run cluster.py as a user does."""
     environment = {**os.environ, "VWM_SLURM_DIR": str(folder)}
     words = [sys.executable, SCRIPT, action]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_job_on_two_nodes_sees_their_names_and_its_gpus(cluster: Cluster, tmp_path: Path):
@@ -62,11 +77,12 @@ def test_a_job_on_two_nodes_sees_their_names_and_its_gpus(cluster: Cluster, tmp_
     # Right after the end sacct still names the first node only.
     words = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=AllocTRES,NodeList,Account"]
     row = "billing=4,cpu=4,gres/gpu=2,node=2|node[1-2]|vwm"
-    wait_until(lambda: cluster.command(*words, f"--jobs={job}") == row, timeout=10)
+    wait_until(lambda: cluster.command(*words, f"--jobs={job}") == row)
 
 
 def test_two_jobs_on_one_node_get_different_gpus(cluster: Cluster, tmp_path: Path):
-    line = "echo $CUDA_VISIBLE_DEVICES; sleep 2"
+    both_run = "until [ $(ls began-* | wc -l) = 2 ]; do sleep 0.1; done"
+    line = f"echo $CUDA_VISIBLE_DEVICES; touch began-$SLURM_JOB_ID; {both_run}"
     jobs = [submit(cluster, tmp_path, line, "--nodelist=node1", "--gres=gpu:1") for _ in range(2)]
     wait_until(lambda: all(attempts(cluster, job) == ["COMPLETED"] for job in jobs))
     assert sorted(lines_of(tmp_path / f"out-{job}.txt")[0] for job in jobs) == ["0", "1"]
@@ -108,7 +124,7 @@ def test_a_preempted_job_hears_usr2_then_term_and_is_requeued(cluster: Cluster, 
     first, *middle, last = lines_of(tmp_path / "signals")
     usr2, term = first.split(), middle[0].split()
     assert (usr2[0], term[0], last) == ("USR2", "TERM", "again")
-    assert preempted_at < float(usr2[1]) < float(term[1]) - 8  # GraceTime is 10 s.
+    assert preempted_at < float(usr2[1]) < float(term[1]) - 5  # GraceTime is 10 s, and either signal may be late.
 
 
 @pytest.mark.slow
@@ -119,8 +135,7 @@ def test_a_dead_node_takes_its_processes_along_and_the_job_is_requeued(cluster: 
     wait_until(lambda: len(list(tmp_path.glob("beat--*"))) == 2)
     victim = max(path.name.removeprefix("beat--") for path in tmp_path.glob("beat--*"))
     living = [process for process in map(Process.with_id, cluster.processes_on(victim)) if process]
-    names = [psutil.Process(process.pid).cmdline() for process in living]
-    assert any(str(task) in words for words in names)
+    assert any(str(task) in words_of(process) for process in living)
 
     cluster.kill_node(victim)
     assert [process for process in living if process.alive()] == []
@@ -130,18 +145,19 @@ def test_a_dead_node_takes_its_processes_along_and_the_job_is_requeued(cluster: 
 
     assert cluster.node_states()[victim].startswith("down")
     cluster.start_node(victim)
-    assert cluster.node_states()[victim] == "idle"
+    wait_until(lambda: cluster.node_states()[victim] == "idle")
     again = submit(cluster, tmp_path, "hostname", f"--nodelist={victim}")
     wait_until(lambda: lines_of(tmp_path / f"out-{again}.txt") == [victim])
 
 
 @pytest.mark.slow
 def test_a_job_goes_on_while_the_controller_is_stopped(cluster: Cluster, tmp_path: Path):
-    job = submit(cluster, tmp_path, "touch started; sleep 2; touch done")
+    job = submit(cluster, tmp_path, "touch started; until [ -e go ]; do sleep 0.1; done; touch done")
     wait_until((tmp_path / "started").exists)
     cluster.stop_controller()
     with pytest.raises(Failed, match="is DOWN"):
         cluster.command("scontrol", "ping")
+    (tmp_path / "go").touch()
     wait_until((tmp_path / "done").exists)
     cluster.start_controller()
     wait_until(lambda: attempts(cluster, job) == ["COMPLETED"])
@@ -159,7 +175,7 @@ def test_what_happens_while_the_accounting_is_stopped_is_recorded_later(cluster:
 
 def test_the_submit_limit_refuses_one_job_too_many(cluster: Cluster, tmp_path: Path):
     cluster.set_limits(MaxSubmitJobs=1)
-    submit(cluster, tmp_path, "sleep 60")
+    submit(cluster, tmp_path, "sleep 1000")
     with pytest.raises(Failed, match="AssocMaxSubmitJobLimit"):
         submit(cluster, tmp_path, "true")
     cluster.set_limits(MaxSubmitJobs=-1)
@@ -179,7 +195,7 @@ def test_torchrun_on_two_nodes_reduces_over_all_ranks(cluster: Cluster, tmp_path
             --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d --rdzv-endpoint=$first:{port} {worker} {tmp_path}
     """
     job = submit(cluster, tmp_path, lines, "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--gres=gpu:2")
-    wait_until(lambda: queue_state(cluster, job) in ("COMPLETED", "FAILED"), timeout=120)
+    wait_until(lambda: queue_state(cluster, job) in ("COMPLETED", "FAILED"))
     assert queue_state(cluster, job) == "COMPLETED", (tmp_path / f"out-{job}.txt").read_text()
     outcome = Counter((tmp_path / f"rank{rank}").read_text() for rank in range(4))
     assert outcome == {"node1 15": 2, "node2 15": 2}
@@ -194,6 +210,9 @@ def test_up_down_and_status(cluster: Cluster, short_folder: Path, tmp_path: Path
     other = Cluster(short_folder)
     job = submit(other, tmp_path, "touch started; sleep 1000 & sleep 1001")
     wait_until((tmp_path / "started").exists)
+    # slurmctld saves every few seconds. Killed before that, it would not know that the job runs.
+    other.command("scontrol", "update", f"JobId={job}", "Comment=is saved")
+    wait_until(lambda: b"is saved" in saved_jobs(other))
 
     # What is dead is started again, what lives stays, and jobs on the other nodes do not notice.
     before = other.living()
@@ -207,7 +226,7 @@ def test_up_down_and_status(cluster: Cluster, short_folder: Path, tmp_path: Path
 
     pids = {*(process.pid for process in after.values()), *(pid for node in NODES for pid in other.processes_on(node))}
     everything = [process for process in map(Process.with_id, pids) if process]
-    assert sum("sleep" in psutil.Process(process.pid).name() for process in everything) >= 2
+    assert sum("sleep" in words_of(process) for process in everything) >= 2
     assert cluster_command("down", short_folder).returncode == 0
     assert [process for process in everything if process.alive()] == []
     assert {entry.name for entry in short_folder.iterdir()} == {"cluster.lock", "log"}
@@ -218,7 +237,7 @@ def test_up_down_and_status(cluster: Cluster, short_folder: Path, tmp_path: Path
     first_job = (short_folder / "etc" / "slurm.conf").read_text().split("FirstJobId=")[1].split()[0]
     assert submit(other, tmp_path, "touch again") == first_job
     wait_until((tmp_path / "again").exists)
-    assert cluster.problems() == []
+    wait_until(lambda: cluster.problems() == [])
 
 
 def test_down_spares_a_process_that_took_over_an_id(short_folder: Path):

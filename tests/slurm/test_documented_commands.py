@@ -38,7 +38,7 @@ def test_the_commands_for_a_cluster_work(cluster: Cluster, tmp_path: Path):
     assert any("launch" in line for line in shown)
     for command in shown:
         if "3f2a" in command:
-            wait_until(lambda: any(jobs.glob("*/state.json")), 120)
+            wait_until(lambda: any(jobs.glob("*/state.json")))
             started = next(jobs.glob("*/state.json")).parent.name
             command = command.replace("3f2a", started)
         run = subprocess.run(
@@ -48,7 +48,7 @@ def test_the_commands_for_a_cluster_work(cluster: Cluster, tmp_path: Path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert run.returncode == 0, f"{command}\n{run.stdout}\n{run.stderr}"

@@ -31,7 +31,7 @@ def start(folder: Path, profile: dict[str, object], environment: dict[str, str])
         )
 
 
-def end(process: "subprocess.Popen[bytes]", folder: Path, timeout: float = 60) -> tuple[int, str]:
+def end(process: "subprocess.Popen[bytes]", folder: Path, timeout: float = 120) -> tuple[int, str]:
     """Its exit code and output; a drill that does not end is asked to, so that it leaves no job behind."""
     try:
         return process.wait(timeout), (folder / "out.txt").read_text()
@@ -45,7 +45,7 @@ def test_a_drill_on_a_cluster_that_grants_everything(short_folder: Path, tmp_pat
     """On a cluster of its own: it takes minutes of waiting, in which another worker's tests go on."""
     cluster = Cluster.up(short_folder)
     folder = tmp_path / "a folder"
-    exit_code, said = end(start(folder, PROFILE, {**cluster.environment, "COLUMNS": "160"}), folder, 600)
+    exit_code, said = end(start(folder, PROFILE, {**cluster.environment, "COLUMNS": "160"}), folder, 1500)
     assert exit_code == 0, said
     assert re.findall(r"\b(passed|failed|not seen) +│$", said, re.MULTILINE) == ["passed"] * 5, said
     # On a machine that has other work to do, an interruption may come too early to save in the time that SLURM grants.

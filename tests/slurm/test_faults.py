@@ -64,7 +64,7 @@ class OneRun:
 
     def finish(self) -> None:
         """Return when the run is finished and its job has left the queue."""
-        wait_until(self.run.is_finished, 300)
+        wait_until(self.run.is_finished, 1800)
         # A job that is requeued as its run ends begins once more, and finds nothing to do.
         wait_until(
             lambda: not self.cluster.command("squeue", "-h", "--states=all", "-n", self.name, "-t", "PD,R,CG"), 300
@@ -119,7 +119,7 @@ def assert_exact(one: OneRun, undisturbed: RunFolder) -> None:
 def vwm_sweep(*arguments: str, cluster: Cluster, cwd: Path) -> "subprocess.CompletedProcess[str]":
     command = [str(Path(sys.executable).with_name("vwm-sweep")), *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -161,7 +161,7 @@ def test_one_node_killed(cluster: Cluster, undisturbed: RunFolder, tmp_path: Pat
     victim = nodes.splitlines()[-1]
     cluster.kill_node(victim)
     try:
-        wait_until(lambda: len(one.ends()) >= 2 or one.run.is_finished(), 180)
+        wait_until(lambda: len(one.ends()) >= 2 or one.run.is_finished())
     finally:
         cluster.start_node(victim)
     one.finish()
@@ -201,7 +201,7 @@ def test_a_job_that_slurm_does_not_requeue_leaves_all_nodes_and_is_launched_agai
     cluster.command("scontrol", "update", f"JobId={one.job}", "Requeue=0")
     one.wait_for_progress()
     cluster.command("scancel", "--signal=USR2", one.job)
-    wait_until(lambda: not cluster.command("squeue", "--noheader"), 45)
+    wait_until(lambda: not cluster.command("squeue", "--noheader"), 120)
     shown = vwm_sweep("status", "one", cluster=cluster, cwd=tmp_path / "one")
     assert shown.returncode == 0
     assert "stopped: preempted" in shown.stdout
@@ -227,28 +227,34 @@ def test_a_controller_that_is_being_restarted_is_waited_for(cluster: Cluster, tm
     )
     cluster.stop_controller()
     os.kill(task.pid, signal.SIGUSR2)
-    wait_until(lambda: "goes back to the queue" in one.log(), 60)
+    wait_until(lambda: "goes back to the queue" in one.log())
     cluster.start_controller()
-    wait_until(lambda: "REQUEUED" in one.ends(), 60)
+    wait_until(lambda: "REQUEUED" in one.ends())
     assert "did not requeue" not in one.log()
 
 
 def test_a_node_that_lost_two_attempts_is_kept_off(cluster: Cluster, tmp_path: Path):
+    # Until two attempts are lost no other node is free, so that the job waits for the bad one to come back.
+    others = "NodeName=node2,node3"
+    cluster.command("scontrol", "update", others, "State=DRAIN", "Reason=test")
     one = OneRun(cluster, tmp_path / "one", 100_000, nodes=1, processes_per_node=1, exclude="node4")
     one.wait_for_attempt(1)
     bad = one.host()
     for attempt in (1, 2):
         one.wait_for_attempt(attempt)
-        assert one.host() == bad  # SLURM takes the first that is free.
+        assert one.host() == bad
         cluster.kill_node(bad)
         cluster.command("scontrol", "update", f"NodeName={bad}", "State=DOWN", "Reason=test")  # It is noticed at once.
         cluster.start_node(bad)
+    wait_until(lambda: f"{bad} has lost several attempts" in one.log())
+    cluster.command("scontrol", "update", others, "State=RESUME")
     one.wait_for_attempt(3)
     assert one.host() not in (bad, "node4")
-    kept_off = cluster.command("scontrol", "show", "job", one.job).split("ExcNodeList=")[1].split()[0]
+    job = cluster.command("scontrol", "show", "job", one.job)
+    restarts, kept_off = (job.split(f"{name}=")[1].split()[0] for name in ("Restarts", "ExcNodeList"))
+    assert int(restarts) >= 3
     assert set(cluster.command("scontrol", "show", "hostnames", kept_off).split()) == {bad, "node4"}
-    assert f"{bad} has lost several attempts" in one.log()
     shown = vwm_sweep("logs", one.run.path.name, cluster=cluster, cwd=tmp_path / "one").stdout
     assert f"{bad} has lost several attempts" in shown
     history = vwm_sweep("status", "one", cluster=cluster, cwd=tmp_path / "one").stdout
-    assert f"running on {one.host()} (attempt 4)" in " ".join(history.split())
+    assert f"running on {one.host()} (attempt {int(restarts) + 1})" in " ".join(history.split())

@@ -23,15 +23,18 @@ def launch(place: Place, name: str, profile: str, **parts: object) -> tuple[Swee
 
 def wait_for_results(place: Place, sweep: Sweep) -> None:
     results = [place.path / "runs" / sweep.name / run.run_id / "result.json" for run in sweep.runs]
-    wait_until(lambda: all(result.exists() for result in results), 240)
+    wait_until(lambda: all(result.exists() for result in results), 600)
 
 
-def what_was_used(place: Place, job: Job) -> tuple[str, list[str]]:
-    """The number of nodes of a job that is complete, and its resources, as the accounting has them."""
+def wait_for_use(place: Place, job: Job, nodes: int, gpus: int) -> None:
+    """Return when the accounting, which may learn it late, has the job as complete, with so many nodes and GPUs."""
     words = ("sacct", "-X", "-n", "-P", "-j", str(job.slurm_id), "--format=State,NNodes,AllocTRES")
-    wait_until(lambda: "COMPLETED" in place.cluster.command(*words), 60)
-    _, nodes, resources = place.cluster.command(*words).split("|")
-    return nodes, resources.split(",")
+
+    def is_told() -> bool:
+        state, count, resources = place.cluster.command(*words).split("|")
+        return (state, count) == ("COMPLETED", str(nodes)) and f"gres/gpu={gpus}" in resources.split(",")
+
+    wait_until(is_told)
 
 
 def test_several_nodes_and_packs(place: Place) -> None:
@@ -40,9 +43,5 @@ def test_several_nodes_and_packs(place: Place) -> None:
     assert [len(runs) for runs in packed_job.elements] == [4]
     wait_for_results(place, wide)
     wait_for_results(place, packed)
-    nodes, resources = what_was_used(place, wide_job)
-    assert nodes == "3"
-    assert "gres/gpu=6" in resources
-    nodes, resources = what_was_used(place, packed_job)
-    assert nodes == "1"
-    assert "gres/gpu=1" in resources
+    wait_for_use(place, wide_job, nodes=3, gpus=6)
+    wait_for_use(place, packed_job, nodes=1, gpus=1)

@@ -23,7 +23,7 @@ from vwm.sweep.plan import ObservedRun
 from vwm.sweep.status import status_view
 from vwm.training.run_folder import RunFolder, RunState, prepare_run_folder
 
-SLEEP = "sleep 300"
+SLEEP = "sleep 1000"
 
 
 class Sleepers:
@@ -54,15 +54,20 @@ class Sleepers:
 
     def wait_for_state(self, *states: str) -> None:
         """Wait until the first runs are in these states."""
-        wait_until(lambda: [run.state for run in self.found.plan().runs][: len(states)] == list(states), 30)
+        wait_until(lambda: [run.state for run in self.found.plan().runs][: len(states)] == list(states))
 
     def wait_for_note(self, note: str, index: int = 0) -> None:
-        wait_until(lambda: self.now(index).note == note, 30)
+        wait_until(lambda: self.now(index).note == note)
 
     def leave(self, index: int, state: RunState) -> RunFolder:
         files = RunFolder(self.found.folder / self.runs[index])
         files.write_state(state)
         return files
+
+    def greetings(self) -> list[str]:
+        """What the first run's job has said of its attempts."""
+        output = "".join(read_logs(self.found.folder / self.runs[0], follow=False))
+        return [line for line in output.splitlines() if "hello" in line]
 
     def shown(self) -> str:
         from rich.console import Console
@@ -130,7 +135,7 @@ def test_limits_and_delays_are_told_in_words(
 
 
 def test_a_run_is_followed_from_node_to_node_over_its_attempts(sleepers: Sleepers) -> None:
-    array = sleepers.submit("wanders", [sleepers.runs], script="echo hello from $SLURM_RESTART_COUNT; sleep 300")
+    array = sleepers.submit("wanders", [sleepers.runs], script=f"echo hello from $SLURM_RESTART_COUNT; {SLEEP}")
     sleepers.wait_for_state(*["running"] * 4)
     assert "starting on node1" in sleepers.shown()
     sleepers.leave(0, RunState("training", 20, 60, 1, iterations_per_second=2.0))
@@ -138,16 +143,17 @@ def test_a_run_is_followed_from_node_to_node_over_its_attempts(sleepers: Sleeper
     text = sleepers.shown()
     assert "running on node1" in text
     assert sleepers.now(1).state == "failed"  # though the others of its pack go on
+    wait_until(lambda: sleepers.greetings() == ["hello from"])  # SLURM calls a job running before its script begins.
 
     slurm.requeue(f"{array}_0")
-    sleepers.wait_for_note("node down or requeue delay")
-    assert sleepers.now(1).state == "waiting"
+    delayed = [("waiting", "node down or requeue delay")] * 4  # for some seconds, so that one look has to do
+    wait_until(lambda: [(run.state, run.note) for run in sleepers.found.plan().runs] == delayed)
     sleepers.wait_for_state(*["running"] * 4)  # What state.json says is of the attempt before.
     assert "starting on node1 (attempt 2)" in sleepers.shown()
     sleepers.leave(0, RunState("training", 25, 60, 2, iterations_per_second=2.0))
     assert "running on node1 (attempt 2)" in sleepers.shown()
-    output = "".join(read_logs(sleepers.found.folder / sleepers.runs[0], follow=False))
-    assert [line for line in output.splitlines() if "hello" in line] == ["hello from", "hello from 1"]
+    wait_until(lambda: len(sleepers.greetings()) == 2)
+    assert sleepers.greetings() == ["hello from", "hello from 1"]
 
 
 @pytest.mark.parametrize(("script", "word", "code"), [("true", "COMPLETED", ""), ("exit 3", "FAILED", "3:0")])
@@ -156,7 +162,7 @@ def test_a_job_that_ended_without_a_result_is_told(sleepers: Sleepers, script: s
     finished = sleepers.leave(0, RunState("finished", 60, 60, 1))
     finished.result.write_text("{}")
     sleepers.leave(1, RunState("training", 20, 60, 1))
-    wait_until(lambda: f"({word}" in sleepers.now(1).note, 30)
+    wait_until(lambda: all(f"({word}" in run.note for run in sleepers.found.plan().runs[1:]))
     plan = sleepers.found.plan()
     assert [run.state for run in plan.runs] == ["finished", "interrupted", "new", "new"]
     assert plan.runs[1].note.startswith(f"job {array}_1 ended ({word}")
@@ -176,17 +182,17 @@ def test_a_time_limit_a_lost_node_and_a_lack_of_memory_are_told(sleepers: Sleepe
     for index in range(len(names)):
         sleepers.leave(index, RunState("training", 20, 60, 1))
     sleepers.wait_for_state("running", "running")
-    wait_until(lambda: "(FAILED" in sleepers.now(2).note, 30)
+    wait_until(lambda: "(FAILED" in sleepers.now(2).note)
     cluster.kill_node("node2")
     cluster.command("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test")
     cluster.start_node("node2")
     # 11 is JOB_OOM of slurm.h.
     sql = f"UPDATE slurm_acct_db.vwm_job_table SET state = 11, exit_code = 125 WHERE id_array_job = {memory}"
     cluster.command("mariadb", f"--socket={cluster.folder}/run/mariadb", f"--execute={sql}")
-    wait_until(lambda: "NODE_FAIL" in sleepers.now(1).note, 60)
+    wait_until(lambda: "NODE_FAIL" in sleepers.now(1).note)
     assert sleepers.now(1).note.startswith(f"job {node} ended (NODE_FAIL")
     assert "on node2, result missing" in sleepers.now(1).note
-    wait_until(lambda: "TIMEOUT" in sleepers.now(0).note, 120)
+    wait_until(lambda: "TIMEOUT" in sleepers.now(0).note)
     assert sleepers.now(0).note.startswith(f"job {limit} ended (TIMEOUT")
     assert [run.state for run in sleepers.found.plan().runs[:2]] == ["interrupted", "interrupted"]
 
@@ -201,14 +207,14 @@ def test_a_time_limit_a_lost_node_and_a_lack_of_memory_are_told(sleepers: Sleepe
 
 
 def test_logs_follow_a_job_over_its_attempts_until_it_ends(sleepers: Sleepers, tmp_path: Path) -> None:
-    script = 'echo attempt $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || sleep 300; sleep 2; echo the end'
+    script = f'echo attempt $SLURM_RESTART_COUNT; [ -n "$SLURM_RESTART_COUNT" ] || exec {SLEEP}; sleep 2; echo the end'
     array = sleepers.submit("followed", [sleepers.runs[:1]], script=script)
     words = [sys.executable, "-u", *SWEEP, "logs", "-f", sleepers.runs[0]]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as logs:
         assert logs.stdout is not None
         assert logs.stdout.readline() == "attempt\n"  # while it runs
         slurm.requeue(f"{array}_0")
-        rest, _ = logs.communicate(timeout=90)
+        rest, _ = logs.communicate(timeout=300)
     assert [line for line in rest.splitlines() if not line.startswith("slurmstepd")] == ["attempt 1", "the end"]
     assert logs.returncode == 0
 
@@ -217,7 +223,7 @@ def test_elements_that_were_cancelled_before_they_began_are_known(sleepers: Slee
     array = sleepers.submit("early", [[run] for run in sleepers.runs], "--hold")
     sleepers.wait_for_state(*["waiting"] * 4)
     sleepers.cluster.command("scancel", array)
-    wait_until(lambda: "(CANCELLED)" in sleepers.now(3).note, 30)
+    wait_until(lambda: all("(CANCELLED)" in run.note for run in sleepers.found.plan().runs))
     assert {run.state for run in sleepers.found.plan().runs} == {"new"}
 
 
@@ -226,9 +232,7 @@ def test_a_job_of_the_same_id_and_another_name_is_not_ours(sleepers: Sleepers) -
     sleepers.ledger.intends("of-last-year", [[run] for run in sleepers.runs], {"by": "hand"})
     sleepers.ledger.submitted("of-last-year", other)
     assert sleepers.now().state == "new"
-    wait_until(
-        lambda: sleepers.now().note == f"job {other}_0 is known neither to squeue nor to sacct, result missing", 30
-    )
+    sleepers.wait_for_note(f"job {other}_0 is known neither to squeue nor to sacct, result missing")
     report = cancel_runs(sleepers.found.folder, sleepers.found.plan().runs, sleepers.found.plan().runs)
     assert report.lines == ("Nothing is running.",)
     assert len([entry for entry in slurm.queue() if entry.array_id == other]) == 4
@@ -242,15 +246,16 @@ def test_a_run_without_a_noted_job_is_found_by_the_name_of_the_job(sleepers: Sle
     sleepers.wait_for_state("running")
     assert slurm.find_by_name("doubtful", time.time()) == array
     sleepers.cluster.command("scancel", array)
-    wait_until(lambda: not slurm.queue(["doubtful"]), 30)
-    wait_until(lambda: slurm.find_by_name("doubtful", time.time()) == array, 30)  # from the accounting
+    wait_until(lambda: not slurm.queue(["doubtful"]))
+    wait_until(lambda: slurm.find_by_name("doubtful", time.time()) == array)  # from the accounting
 
 
 def test_without_accounting_and_without_a_controller(sleepers: Sleepers, tmp_path: Path) -> None:
     done = sleepers.submit("done", [[sleepers.runs[0]], [sleepers.runs[1]]], script="true")
     sleepers.submit("sleeps", [[sleepers.runs[2]], [sleepers.runs[3]]])
     sleepers.leave(0, RunState("finished", 60, 60, 1)).result.write_text("{}")
-    wait_until(lambda: "COMPLETED" in sleepers.now(1).note, 30)
+    wait_until(lambda: "COMPLETED" in sleepers.now(1).note)
+    sleepers.wait_for_state("finished", "new", "running", "running")
 
     sleepers.cluster.stop_accounting()
     plan = sleepers.found.plan()
@@ -281,6 +286,6 @@ def test_cancel_takes_whole_jobs_and_asks_single_members_of_a_pack(sleepers: Sle
     assert asked.read_text() == "stop requested"
     assert not left_alone.exists()
     assert cancel(3) == f"1 SLURM job cancelled: {array}_2."
-    wait_until(lambda: {entry.target for entry in slurm.queue(["packs"])} == {f"{array}_0", f"{array}_1"}, 30)
+    wait_until(lambda: {entry.target for entry in slurm.queue(["packs"])} == {f"{array}_0", f"{array}_1"})
     assert f"2 SLURM jobs cancelled: {array}_0, {array}_1." in cancel(0, 1, 2, 3)
-    wait_until(lambda: [entry.target for entry in slurm.queue()] == [other], 30)
+    wait_until(lambda: [entry.target for entry in slurm.queue()] == [other])

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -27,7 +26,7 @@ def test_an_array_trains_every_run_with_the_code_as_it_was(place: Place) -> None
         path.write_text("raise SystemExit('the edited checkout runs')\n")
 
     place.cluster.command("scontrol", "release", place.ledger.jobs()[0].slurm_id)
-    wait_until(lambda: not place.queued(), 240)
+    wait_until(lambda: not place.queued(), 600)
 
     logs = "".join(path.read_text() for path in (place.folder / "jobs").glob("*.out"))
     assert "the edited checkout runs" not in logs
@@ -51,7 +50,7 @@ def test_a_launch_killed_around_sbatch_is_completed_by_the_next(place: Place, sc
     assert code == -signal.SIGKILL, output
     place.restore_sbatch()
 
-    code, output = place.launch()
+    code, output = place.launch(**({"DOUBT_S": "8"} if script is BEFORE else {}))
 
     assert code == 0, output
     assert ("are free again" in output) == (script is BEFORE)
@@ -65,7 +64,7 @@ def test_a_launch_killed_around_sbatch_is_completed_by_the_next(place: Place, sc
 ACCEPTED_BUT = {
     "says it timed out": '"$REAL" "$@" >/dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out '
     'on send/recv operation" >&2; exit 1',
-    "hangs": '"$REAL" "$@" >/dev/null; sleep 30',
+    "hangs": '"$REAL" "$@" >/dev/null; sleep 120',
     "answers late": 'sleep 1; "$REAL" "$@" >/dev/null; echo; exit 0',
 }
 
@@ -74,17 +73,17 @@ ACCEPTED_BUT = {
 def test_a_job_that_was_accepted_without_a_word_is_found(place: Place, script: str) -> None:
     sweep = place.sweep()
     place.replace_sbatch(script)
-    code, output = place.launch()
+    code, output = place.launch(SBATCH_TIMEOUT_S="15")
     assert code == 0, output
     assert "taken over" in output
     place.assert_each_run_was_submitted_once(sweep)
 
 
 def test_a_job_that_arrives_late_is_waited_for(place: Place) -> None:
-    """sbatch is given up after 3 s; what it had begun reaches SLURM 3 s later."""
+    """sbatch is given up after 10 s; what it had begun reaches SLURM 3 s later."""
     sweep = place.sweep()
-    place.replace_sbatch('setsid sh -c "sleep 6; exec \\"\\$@\\"" sh "$REAL" "$@" >/dev/null 2>&1 & sleep 30')
-    code, output = place.launch(DOUBT_S="15")
+    place.replace_sbatch('setsid sh -c "sleep 13; exec \\"\\$@\\"" sh "$REAL" "$@" >/dev/null 2>&1 & sleep 120')
+    code, output = place.launch(SBATCH_TIMEOUT_S="10")
     assert code == 0, output
     assert "taken over" in output
     place.assert_each_run_was_submitted_once(sweep)
@@ -147,11 +146,13 @@ def test_a_controller_that_stops_while_sbatch_runs_leaves_a_doubt_that_the_next_
         f"{stop}; from pathlib import Path; Cluster(Path(sys.argv[1])).stop_controller()"
     )
     folder = place.cluster.folder
-    place.replace_sbatch(f'"$REAL" "$@" >/dev/null; {sys.executable} stop.py {folder}; sleep 30')
-    code, output = place.launch()
+    # What the second sbatch says is what the first would have heard a moment later.
+    again = f'"$REAL" "$@" >/dev/null; {sys.executable} stop.py {folder}; exec "$REAL" "$@"'
+    place.replace_sbatch(again)
+    code, output = place.launch(DOUBT_S="8")
     assert code == 3, output
     assert [job.is_in_doubt for job in place.ledger.jobs()] == [True]
-    assert place.launch()[0] == 3
+    assert place.launch(DOUBT_S="8")[0] == 3
     place.restore_sbatch()
     place.cluster.start_controller()
 
@@ -197,7 +198,7 @@ def test_what_the_queue_has_no_room_for_is_said_and_submitted_later(place: Place
 def test_two_launches_at_once_submit_every_run_once(place: Place) -> None:
     sweep = place.sweep(seeds=20)
     launches = [place.start("launch", "tiny.yaml") for _ in range(2)]
-    outputs = [launch.communicate(timeout=120)[0] for launch in launches]
+    outputs = [launch.communicate(timeout=300)[0] for launch in launches]
     assert [launch.returncode for launch in launches] == [0, 0], outputs
     place.assert_each_run_was_submitted_once(sweep)
 
@@ -256,10 +257,14 @@ def test_user_signals_before_python_is_ready_do_not_kill_the_task(place: Place) 
     (job,) = place.ledger.jobs()
     log = place.folder / "jobs" / f"{job.slurm_id}_0_log.out"
     sent = 0
-    while not log.exists() or "Starting" not in log.read_text():
+
+    def has_begun() -> bool:
+        nonlocal sent
         words = ["scancel", "--signal=USR2", str(job.slurm_id)]
         sent += subprocess.run(words, env=place.cluster.environment, capture_output=True, check=False).returncode == 0
-        time.sleep(0.02)
-    wait_until(lambda: not place.queued(), 120)
+        return log.exists() and "Starting" in log.read_text()
+
+    wait_until(has_begun)
+    wait_until(lambda: not place.queued(), 600)
     assert sent > 0
     wait_until(lambda: "COMPLETED" in place.cluster.command("sacct", "-X", "-n", "-j", job.slurm_id, "--format=State"))

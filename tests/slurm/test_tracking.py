@@ -133,7 +133,7 @@ def test_thirty_runs_through_kills_and_preemptions_arrive_whole(place: Place):
     runs = [run for pack in packs for run in pack.runs]
     assert len(runs) == len(sweep.runs) == 30
     assert not any(run.is_finished() for run in runs)
-    wait_until(lambda: all(run.is_finished() for run in runs), 300)
+    wait_until(lambda: all(run.is_finished() for run in runs), 900)
     trained = time.monotonic()
 
     befell = sum((pack.befell for pack in packs), Counter())

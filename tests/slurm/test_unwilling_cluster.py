@@ -46,7 +46,7 @@ def test_a_full_queue_is_told_and_the_next_launch_submits_everything(place: Plac
     )
     with settings(place.cluster, "MaxJobCount=6\nMinJobAge=2\n"):  # What earlier tests have left is soon forgotten.
         place.cluster.command(*others, timeout=120)
-        code, output = place.launch()
+        code, output = place.launch(SBATCH_TIMEOUT_S="10", DOUBT_S="8")  # sbatch itself tries again for minutes.
         place.cluster.command("scancel", f"--user={OTHER_USER}")
     assert code == 1, output
     assert "Slurm temporarily unable to accept job" in output
@@ -114,7 +114,7 @@ def test_without_the_accounting_daemon_nothing_is_lost_or_doubled(place: Place) 
 
     first, second = place.ledger.jobs()
     place.cluster.command("scancel", first.slurm_id)
-    wait_until(lambda: len(place.queued()) == 1, 30)
+    wait_until(lambda: len(place.queued()) == 1)
     code, output = place.run("status", "tiny.yaml", COLUMNS="200")
     assert code == 0, output
     assert "ended, result missing; there is no accounting (sacct) to say how it ended" in output
@@ -136,7 +136,7 @@ def test_where_no_accounting_is_configured_launch_and_status_work(place: Place) 
     assert code == 0, output
     (job,) = place.ledger.jobs()
     place.cluster.command("scancel", f"{job.slurm_id}_0")
-    wait_until(lambda: len(place.queued()) == 1, 30)
+    wait_until(lambda: len(place.queued()) == 1)
     code, output = place.run("status", "tiny.yaml", SLURM_CONF=str(bare), COLUMNS="200")
     assert code == 0, output
     assert f"job {job.slurm_id}_0 ended, result missing; there is no accounting (sacct)" in output
