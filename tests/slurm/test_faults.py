@@ -17,6 +17,7 @@ import yaml
 
 from tests.conftest import differing_files, tiny, wait_until
 from tests.slurm.cluster import Cluster
+from vwm.sweep.ledger import Ledger
 from vwm.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -212,6 +213,19 @@ def test_a_job_that_slurm_does_not_requeue_leaves_all_nodes_and_is_launched_agai
     assert "submitted" in again.stdout
     one.finish()
     assert_exact(one, undisturbed)
+
+
+def test_a_job_that_was_cancelled_just_before_it_requeued_itself_does_not_come_back(cluster: Cluster, tmp_path: Path):
+    """SLURM takes a requeue of a job that was just cancelled. Here only the ledger is told: the moment is not hit."""
+    one = OneRun(cluster, tmp_path / "one", 100_000, nodes=1, processes_per_node=1)
+    one.wait_for_progress()
+    Ledger(one.run.path.parent / "ledger.jsonl").cancelled([one.run.path.name])
+    cluster.command("scancel", "--signal=USR2", one.job)
+    # A job that goes back to the queue never leaves squeue's list.
+    wait_until(lambda: not cluster.command("squeue", "--noheader"))
+    assert "REQUEUED" in one.ends()
+    assert "its runs were cancelled, and so is the job" in one.log()
+    assert one.log().count("Starting with JobEnvironment") == 1
 
 
 def test_a_controller_that_is_being_restarted_is_waited_for(cluster: Cluster, tmp_path: Path):

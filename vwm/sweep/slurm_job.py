@@ -94,6 +94,7 @@ class TrainOnNodes:
     def _lead(self, runs: Sequence[RunFolder], torchrun: Sequence[str], requests: SlurmRequests) -> int:
         """The part of the first task: it claims the runs, writes the stop files, and decides what comes after."""
         restarts = _environment_number("SLURM_RESTART_COUNT", 0)
+        began = _ledger(runs).size()
         with ExitStack() as claims:
             mine = [run for run in runs if not run.is_finished() and _claim_patiently(run, claims, requests)]
             if len(mine) < sum(not run.is_finished() for run in runs):
@@ -105,7 +106,7 @@ class TrainOnNodes:
                 return 1
             bad_node = _bad_node(mine) if restarts and mine else None
             if bad_node is not None:
-                _move_off(bad_node)
+                _move_off(bad_node, mine, began)
             error = repeated_error(runs[0].path.parent) if mine else None
             if error is not None:
                 say(advice(error))
@@ -120,7 +121,7 @@ class TrainOnNodes:
             or (state.phase == "stopped" and state.reason in ("preempted", "time limit"))
         }
         if to_go_on and not requests.is_leaving:
-            _go_back_to_the_queue(to_go_on)
+            _go_back_to_the_queue(to_go_on, began)
         return 1 if any(state.phase == "failed" for state in left.values()) or to_go_on else 0
 
 
@@ -199,7 +200,7 @@ def _bad_node(runs: Sequence[RunFolder]) -> str | None:
     return None
 
 
-def _move_off(node: str) -> None:
+def _move_off(node: str, runs: Sequence[RunFolder], began: int) -> None:
     """Go back to the queue and keep off a node; does not return where SLURM agrees."""
     say(f"{node} has lost several attempts of this sweep: the job goes back to the queue and keeps off it.")
     job = own_id()
@@ -217,6 +218,7 @@ def _move_off(node: str) -> None:
         exclude(job, nodes)
     except SchedulerUnreachable as error:
         say(f"SLURM may start it on {node} again: {error}")
+    _end_if_cancelled(job, runs, began)
     wait_for_the_end()
 
 
@@ -244,8 +246,8 @@ def _give_up(runs: Sequence[RunFolder], restarts: int) -> None:
             say(f"{run.path.name}: {detail}")
 
 
-def _go_back_to_the_queue(to_go_on: Mapping[RunFolder, RunState]) -> None:
-    """Have this job requeued; does not return."""
+def _go_back_to_the_queue(to_go_on: Mapping[RunFolder, RunState], began: int) -> None:
+    """Have this job requeued; does not return. ``began``: bytes of the ledger when this attempt began."""
     job = own_id()
     # SLURM signals every process here as soon as it has agreed, and scontrol must not die before it has said so: the
     # job would take a requeue for a refusal, and cancel itself.
@@ -262,7 +264,20 @@ def _go_back_to_the_queue(to_go_on: Mapping[RunFolder, RunState]) -> None:
             with suppress(SchedulerUnreachable):
                 end_job(job)  # The tasks of the other nodes wait for an end that the requeue would have brought.
         sys.exit(1)  # Nothing is left to wait for, and the nodes are free for others.
+    _end_if_cancelled(job, list(to_go_on), began)
     wait_for_the_end()
+
+
+def _end_if_cancelled(job: str, runs: Sequence[RunFolder], began: int) -> None:
+    """Cancel a job that has gone back to the queue if its runs were cancelled meanwhile.
+
+    SLURM takes a requeue of a job that was just cancelled, and would start it again. Who cancels writes to the ledger
+    first, so either this sees it, or the cancellation comes after the requeue and holds.
+    """
+    if {run.path.name for run in runs} <= _ledger(runs).cancelled_since(began):
+        say("its runs were cancelled, and so is the job.")
+        with suppress(SchedulerUnreachable):
+            end_job(job)
 
 
 def _requeue_patiently(job: str) -> None:
@@ -273,10 +288,12 @@ def _requeue_patiently(job: str) -> None:
     """
     deadline = time.monotonic() + _WAIT_FOR_CONTROLLER_S
     while True:
+        answered = controller_answers()
         try:
             return requeue(job)
         except SchedulerUnreachable:
-            if controller_answers() or time.monotonic() > deadline:
+            # It is a refusal only if the controller was there all the time, and did not come up only just now.
+            if (answered and controller_answers()) or time.monotonic() > deadline:
                 raise
         time.sleep(2)
 
