@@ -4,7 +4,7 @@ Wall-clock times with the GPU waited for, medians, all in one process on one car
 "published" is benchmarks/published_loop.py, "RNN" torch.nn.RNN of the same size (which has neither noise, time
 constants nor Dale's law), "JAX" benchmarks/jax_loop.py where JAX is installed. "steps" is this project's recurrence
 with a few kernels for each step, "kernel" with one for all of them, and "recorded" means that the iteration is replayed
-as a CUDA graph. The tables go to benchmarks/results/gpu*.csv.
+as a CUDA graph. The tables and a plot go to benchmarks/results/gpu*.
 
 Usage: python -m benchmarks.bench_gpu [--units 64 256] [--noise gamma none] [--pack-units 64] [--members 1 16]
 """
@@ -22,10 +22,12 @@ from unittest import mock
 
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 
 from benchmarks.bench_iteration import configuration
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
+from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
 from vwm.config import Configuration
 from vwm.files import write_atomically
 from vwm.model import recurrence
@@ -156,6 +158,36 @@ def packs(units: list[int], members: list[int], repeats: int) -> Iterator[dict[s
             yield {"units": n, "members": count, **row, "iterations_per_s": speed, "gain": speed / alone}
 
 
+def draw(results: Path) -> None:
+    """Time against units, and what packs do in all, from the two tables."""
+    alone, together = pd.read_csv(results / "gpu.csv"), pd.read_csv(results / "gpu_packs.csv")
+    with style():
+        figure = new_figure(9, 3.6)
+        left, right = figure.subplots(1, 2)
+        gamma = alone[alone["noise"] == "gamma"]
+        for index, name in enumerate(("published", "JAX", "steps, recorded", "kernel, recorded")):
+            rows = gamma[gamma["implementation"] == name]
+            left.plot(rows["units"], rows["ms"], marker="osD^"[index], color=DISTINCT_COLOURS[index], label=name)
+        left.set_ylabel("ms an iteration")
+        for index, (units, rows) in enumerate(together.groupby("units")):
+            colour, marker = DISTINCT_COLOURS[index], "os"[index]
+            right.plot(rows["members"], rows["iterations_per_s"], marker=marker, color=colour, label=f"N = {units}")
+        right.set_ylabel("iterations per second, all networks")
+        for axes, label, values in (
+            (left, "units", gamma["units"]),
+            (right, "networks in a pack", together["members"]),
+        ):
+            axes.set(xscale="log", yscale="log", xlabel=label)
+            axes.set_xticks(sorted(set(values)), [str(value) for value in sorted(set(values))])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+            axes.legend(frameon=False)
+        left.set_title("one network, gamma noise")
+        right.set_title("packs, gamma noise")
+        figure.savefig(results / "gpu.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, nargs="+", default=[64, 128, 256, 512])
@@ -179,6 +211,7 @@ def main() -> None:
             table.append(row)
             text = pd.DataFrame(table).assign(card=card, torch=torch.__version__).round(3).to_csv(index=False)
             write_atomically(given.results / f"{name}.csv", text)
+    draw(given.results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from vwm.files import locked
 from vwm.sweep.grid import Sweep, SweepRun, read_sweep
 from vwm.sweep.ledger import Job, Ledger
 from vwm.sweep.plan import ObservedRun, jobs_to_start, make_plan
-from vwm.sweep.profile import LocalProfile, read_profile
+from vwm.sweep.profile import LocalProfile, SlurmProfile, read_profile
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState, prepare_run_folder
 
 NOISE = "model_params.spike_noise_factor"
@@ -82,6 +82,16 @@ def test_packs_are_filled_in_order_with_runs_of_one_size(tmp_path: Path) -> None
     settings = [[tuple(run.run.settings.values()) for run in job if run.run is not None] for job in jobs]
     assert settings == [[(16, 0.1), (16, 0.2)], [(16, 0.3)], [(32, 0.1), (32, 0.2)], [(32, 0.3)]]
     assert [len(job) for job in jobs_to_start(plan.runs, LocalProfile())] == [1] * 6
+
+
+def test_auto_packs_as_many_runs_as_fill_a_gpu_and_one_on_a_cpu(tmp_path: Path) -> None:
+    grid = {"model_params.num_neurons": [64, 256, 2048], NOISE: [0.1, 0.2]}
+    base = tiny(training_params__num_trials=512)
+    runs = make_plan(read_sweep(write_sweep(tmp_path, grid=grid, base=base, seeds=9)), tmp_path / "runs").runs
+
+    on_gpu, on_cpu = (SlurmProfile(runs_per_job="auto", gpus_per_node=gpus) for gpus in (1, 0))
+    assert [len(job) for job in jobs_to_start(runs, on_gpu)] == [16, 2, *[4] * 4, 2, *[1] * 18]
+    assert [len(job) for job in jobs_to_start(runs, on_cpu)] == [1] * 54
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_the_other_shipped_profiles_are_what_their_names_say() -> None:
     assert (multinode.nodes, multinode.processes_per_node, multinode.gpus) == (3, 2, 6)
     assert multinode.options()["cpus-per-task"] == 4
     assert isinstance(packed, SlurmProfile)
-    assert packed.runs_per_job > 1
+    assert packed.runs_per_job == "auto"
 
 
 def test_options_are_slurms_own_names_without_what_was_not_given() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from tests.conftest import tiny
 from tests.sweep_files import write_sweep
 from vwm.sweep.grid import Sweep, read_sweep
-from vwm.sweep.plan import ObservedRun, Plan, State
-from vwm.sweep.profile import LocalProfile
+from vwm.sweep.plan import ObservedRun, Plan, State, jobs_to_start, make_plan
+from vwm.sweep.profile import LocalProfile, SlurmProfile
 from vwm.sweep.status import as_json, duration, overview, plan_view, runs_table, status_view
 from vwm.training.run_folder import Reason, RunState
 
@@ -150,6 +151,17 @@ def test_a_plan_shows_the_axes_and_the_jobs(sweep: Sweep) -> None:
     assert line_of(text, "model_params.item_num") == "model_params.item_num [1] [1,2,3]"
     assert "No longer in the grid, and left as they are: 0123456789ab" in text
     assert "A launch starts nothing." in rendered(plan_view(sweep, plan, [], LocalProfile()))
+
+
+@pytest.mark.parametrize(("units", "told"), [(64, "Together 16 of them do 4.8 times as many"), (100, None)])
+def test_a_plan_with_packs_of_its_own_choice_tells_what_they_gain(tmp_path: Path, units: int, told: str | None) -> None:
+    base = tiny(model_params__num_neurons=units, training_params__num_trials=512)
+    sweep = read_sweep(write_sweep(tmp_path, base=base, seeds=20))
+    profile = SlurmProfile(runs_per_job="auto")
+    plan = make_plan(sweep, tmp_path / "runs")
+    text = rendered(plan_view(sweep, plan, jobs_to_start(plan.runs, profile), profile))
+    assert f"A launch submits 2 jobs of up to {1024 // units} runs to SLURM." in text
+    assert (told in text) if told else ("Together" not in text)
 
 
 @pytest.mark.parametrize(

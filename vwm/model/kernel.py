@@ -24,11 +24,6 @@ _BACKWARD_WARPS = (4, 8)
 _PRECISION = {"highest": "tf32x3", "high": "tf32", "medium": "tf32"}  # of products, by torch's name for it
 
 
-def is_interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on the CPU and slowly."""
-    return bool(triton.knobs.runtime.interpret)
-
-
 @dataclass(frozen=True)
 class Steps:
     """Which steps a kernel takes.

@@ -172,7 +172,7 @@ def jobs_to_start(runs: Iterable[ObservedRun], profile: Profile) -> list[list[Ob
         assert observed.run is not None
         key = _pack_key(observed.run.configuration)
         pack = open_packs.get(key)
-        if pack is None or len(pack) == profile.runs_per_job:
+        if pack is None or len(pack) == profile.pack_size(observed.run.configuration):
             pack = open_packs[key] = []
             packs.append(pack)
         pack.append(observed)

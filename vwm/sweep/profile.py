@@ -1,5 +1,6 @@
 """A launch profile: where the jobs of a sweep run, and with how much of the machine."""
 
+import glob
 import os
 import re
 import shutil
@@ -9,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from vwm.config import InvalidInput, Problem, show_value
+from vwm.config import Configuration, InvalidInput, Problem, show_value
 from vwm.files import Document, nearest, read_document
+from vwm.sweep.packing import runs_that_fill_a_gpu
 from vwm.sweep.sbatch_options import OWN, SBATCH_OPTIONS
 from vwm.training.mirror import Mode
 
@@ -27,6 +29,10 @@ def _auto_is_none(value: Any) -> Any:
     return None if value == "auto" else value
 
 
+RunsPerJob = Count | Literal["auto"]
+_COUNT_OR_AUTO = f"auto, or {_COUNT}"
+
+
 class LocalProfile(BaseModel):
     """``launch/local.yaml``: jobs on this machine, a few at a time. Descriptions of fields say what is expected."""
 
@@ -34,11 +40,15 @@ class LocalProfile(BaseModel):
 
     where: Literal["local"] = Field("local", description="local or slurm")
     jobs_at_a_time: Annotated[Count | None, BeforeValidator(_auto_is_none)] = Field(
-        None, description=f"auto, or {_COUNT}"
+        None, description=_COUNT_OR_AUTO
     )  # auto: as many as cores allow
     processes_per_job: Count = Field(1, description=_COUNT)  # data-parallel ones that torchrun starts, a thread each
-    runs_per_job: Count = Field(1, description=_COUNT)  # runs trained together as one pack
+    runs_per_job: RunsPerJob = Field(1, description=_COUNT_OR_AUTO)  # runs trained together as one pack
     wandb: Mode = Field("offline", description=_MODES)
+
+    def pack_size(self, configuration: Configuration) -> int:
+        """Runs like this one that a job trains together at most."""
+        return _pack_size(self.runs_per_job, configuration, on_gpu=bool(glob.glob("/dev/nvidia[0-9]*")))
 
     @property
     def concurrency(self) -> int:
@@ -66,7 +76,7 @@ class SlurmProfile(BaseModel):
     signal_delay_s: Count = Field(120, description=_COUNT)
     max_requeues: Annotated[int, Field(ge=0)] = Field(20, description=_COUNT_OR_NONE)
 
-    runs_per_job: Count = Field(1, description=_COUNT)
+    runs_per_job: RunsPerJob = Field(1, description=_COUNT_OR_AUTO)
     jobs_at_a_time: Count | None = Field(None, description=f"{_COUNT}, or null")
     wandb: Mode = Field("offline", description=_MODES)
 
@@ -92,6 +102,10 @@ class SlurmProfile(BaseModel):
         """GPUs of one job."""
         named = re.search(r"\bgpu(?::[^:,()]*[^:,()\d][^:,()]*)?(?::(\d+))?(?=[,(]|$)", self.gres or "")
         return self.nodes * (int(named[1] or 1) if named else self.gpus_per_node)
+
+    def pack_size(self, configuration: Configuration) -> int:
+        """Runs like this one that a job trains together at most."""
+        return _pack_size(self.runs_per_job, configuration, on_gpu=self.gpus > 0)
 
     def options(self) -> dict[str, str | int | float | bool]:
         """What sbatch is asked for each job, by SLURM's own names; the array and its name come on top."""
@@ -134,6 +148,12 @@ class SlurmProfile(BaseModel):
 
 
 Profile = LocalProfile | SlurmProfile
+
+
+def _pack_size(runs_per_job: RunsPerJob, configuration: Configuration, on_gpu: bool) -> int:
+    if runs_per_job != "auto":
+        return runs_per_job
+    return runs_that_fill_a_gpu(configuration) if on_gpu else 1  # On a CPU a core for each run is the fastest.
 
 
 def cores() -> int:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vwm.config import show_value
 from vwm.sweep.grid import Sweep
+from vwm.sweep.packing import gain_of_a_pack
 from vwm.sweep.plan import STATES, ObservedRun, Plan, State
 from vwm.sweep.profile import Profile
 from vwm.sweep.slurm import QueueEntry
@@ -338,7 +339,9 @@ def plan_view(
     table.add_row(Text("seeds"), _values(seeds))
     parts: list[RenderableType] = [heading(sweep.name, plan), Text(), table, Text()]
     if jobs:
-        size = f" of up to {profile.runs_per_job} runs" if profile.runs_per_job > 1 else ""
+        packs = [run.run.configuration for job in jobs for run in job[:1] if run.run is not None]
+        most, largest = max(((profile.pack_size(one), one) for one in packs), key=lambda pack: pack[0])
+        size = f" of up to {most} runs" if most > 1 else ""
         if profile.where == "local":
             processes = "" if profile.processes_per_job == 1 else f", {profile.processes_per_job} processes each"
             parts.append(
@@ -349,6 +352,9 @@ def plan_view(
             )
         else:
             parts.append(Text(f"A launch submits {_plural(len(jobs), 'job')}{size} to SLURM."))
+        gain = gain_of_a_pack(largest) if profile.runs_per_job == "auto" and most > 1 else None
+        if gain is not None:
+            parts.append(Text(f"Together {most} of them do {gain} times as many iterations as one (on an H100)."))
         parts += [Text(line) for line in forecast or ()]
         first = [observed for job in jobs for observed in job]
         parts += [Text(), runs_table(sweep.axes, first, 10)]
