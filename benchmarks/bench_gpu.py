@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
 
-from benchmarks.bench_iteration import configuration
+from benchmarks.bench_iteration import configuration, plain_rnn
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
 from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
@@ -69,29 +69,9 @@ def ours(settings: Configuration, members: int, way: str) -> Callable[[], object
     return iterate
 
 
-def plain_rnn(settings: Configuration) -> Callable[[], object]:
-    """torch.nn.RNN with a linear read-out and a squared loss."""
-    model = settings.model_params
-    channels = model.input_channels * model.max_item_num
-    rnn = torch.nn.RNN(channels, model.num_neurons).cuda()
-    readout = torch.nn.Linear(model.num_neurons, 2 * model.max_item_num).cuda()
-    optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
-    inputs = torch.zeros(model.steps, settings.training_params.num_trials, channels, device="cuda")
-    inputs[model.stimulus_steps.start : model.stimulus_steps.stop] = 1.0
-
-    def iterate() -> None:
-        states, _ = rnn(inputs)
-        loss = readout(states[-model.decode_steps :]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return iterate
-
-
 OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
     "published": lambda settings: PublishedLoop(settings, device="cuda").iterate,
-    "RNN": plain_rnn,
+    "RNN": partial(plain_rnn, device="cuda"),
     "JAX": jax_iteration,
 }
 

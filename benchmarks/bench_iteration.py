@@ -57,14 +57,14 @@ def ours(settings: Configuration) -> Callable[[], object]:
     return iterate
 
 
-def plain_rnn(settings: Configuration) -> Callable[[], object]:
+def plain_rnn(settings: Configuration, device: str = "cpu") -> Callable[[], object]:
     """torch.nn.RNN with a linear read-out and a squared loss."""
     model = settings.model_params
     channels = model.input_channels * model.max_item_num
-    rnn = torch.nn.RNN(channels, model.num_neurons)
-    readout = torch.nn.Linear(model.num_neurons, 2 * model.max_item_num)
+    rnn = torch.nn.RNN(channels, model.num_neurons).to(device)
+    readout = torch.nn.Linear(model.num_neurons, 2 * model.max_item_num).to(device)
     optimizer = torch.optim.Adam([*rnn.parameters(), *readout.parameters()])
-    inputs = torch.zeros(model.steps, settings.training_params.num_trials, channels)
+    inputs = torch.zeros(model.steps, settings.training_params.num_trials, channels, device=device)
     inputs[model.stimulus_steps.start : model.stimulus_steps.stop] = 1.0
 
     def iterate() -> None:

@@ -372,12 +372,13 @@ class _Run(Function):
                 )
                 slope = stretch.slope[0] if stretch.is_noisy else None
             else:
+                gains, slopes = stretch.gain.unbind(0), stretch.slope.unbind(0)
                 for step in reversed(range(start.first, start.stop)):
                     at, late = step - start.first, step - stretch.first_decode
                     extra = by_readout[late] if late >= 0 else by_rate
-                    go_back(adjoint, back, slope, extra, trial.leak, stretch.gain[at])
-                    torch.bmm(stretch.gain[at], weights, out=back)
-                    slope = stretch.slope[at] if stretch.is_noisy else None
+                    go_back(adjoint, back, slope, extra, trial.leak, gains[at])
+                    torch.bmm(gains[at], weights, out=back)
+                    slope = slopes[at] if stretch.is_noisy else None
             _add_products(grad_weights, stretch.gain, stretch.sent)
             on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
             if on:
