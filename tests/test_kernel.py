@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import environment
 from tests.test_recurrence import CASES
+from vwm.model import recurrence
 
 CASES_OF_KERNELS = [*(name for name in CASES if name != "gamma by torch"), "large", "in stretches", "a pack"]
 
@@ -35,3 +37,12 @@ def test_a_kernel_computes_what_autograd_does(differences: dict[str, dict[str, f
     assert differences[case].keys() == {"mean rate", "read-out", "W", "B", "F"}
     for name, difference in differences[case].items():
         assert difference < (1e-5 if name in ("mean rate", "read-out") else 1e-4), name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so that a kernel can be compiled")
+def test_where_triton_cannot_compile_the_steps_go_on_one_by_one_and_it_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recurrence._kernel.cache_clear()
+    assert [recurrence._kernel() for _ in range(2)] == [None, None]
+    assert capsys.readouterr().err.count("Triton cannot compile here") == 1

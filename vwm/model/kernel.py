@@ -3,6 +3,7 @@
 It computes what `recurrence` computes step by step, with the same random words and in float32.
 """
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,18 @@ class Steps:
     first_decode: int
     stimulus: range
     first_heard_key: int
+
+
+def probe() -> None:
+    """Compile and run a kernel that does next to nothing.
+
+    Raises:
+        Exception: of many types, where there is no GPU or something is missing that Triton compiles with.
+    """
+    place = torch.zeros(1, device="cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+    kernel_code.probe[(1,)](place)
+    if place.item() != 1:
+        raise RuntimeError("a kernel did not do what it was to do")
 
 
 def forward(

@@ -14,6 +14,7 @@ On a GPU a stretch is one kernel, forward and backward, see `kernel`.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -101,10 +102,20 @@ def has_kernel(like: Tensor, units: int) -> bool:
 
 @cache
 def _kernel() -> Any:
-    """The module of the kernels, or None where Triton is not installed (it comes with torch for GPUs)."""
+    """The module of the kernels, or None where Triton is not installed or cannot compile, which is then said once."""
     try:
         from vwm.model import kernel
-    except ImportError:
+    except ImportError:  # torch for GPUs brings it along where it exists.
+        return None
+    try:
+        kernel.probe()
+    except Exception as error:  # Triton raises half a dozen types for what is missing.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(
+            f"The steps of a trial are computed one by one, more slowly: Triton cannot compile here ({reason}). "
+            "Install a C compiler such as gcc, and Python's headers.",
+            file=sys.stderr,
+        )
         return None
     return kernel
 

@@ -53,15 +53,16 @@ class Batches:
     def _divided(self, runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
         """The runs that are computed together.
 
-        On a GPU they are one batched computation for each law of the noise and precision. On a CPU batching gains
+        On a GPU they are one batched computation for each law of the noise and way to compute. On a CPU batching gains
         nothing, and one by one each run's arithmetic is to the last bit what it is when the run is trained alone.
         """
         if not self._workers.batch_packs:
             return [[run] for run in runs]
-        batches: dict[tuple[str, ...], list[TrainingRun]] = {}
+        batches: dict[tuple[object, ...], list[TrainingRun]] = {}
         for run in runs:
             configuration = run.configuration
-            kind = (*noise_law(configuration.model_params), configuration.training_params.matmul_precision)
+            way = configuration.training_params.matmul_precision, configuration.worth_compiling
+            kind = (*noise_law(configuration.model_params), *way)
             batches.setdefault(kind, []).append(run)
         return list(batches.values())
 
