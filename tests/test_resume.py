@@ -225,8 +225,8 @@ def test_two_processes_train_on_twice_the_trials_and_agree_with_one_process_that
             error = error_loss("rad", readout, trials).mean()
             loss = error + configuration.training_params.lambda_reg * rate.mean()
             (loss / 2).backward()
-            row = measure(loss[None], error[None], simulation.mean_rate, simulation.readout, stacked([trials]))
-            measured.append(row[0])
+            sums = measure(loss[None], error[None], simulation.mean_rate, simulation.readout, stacked([trials]))
+            measured.append(sums[0])
         run.update(measured[0] + measured[1], processes=2)
     expected = run.close_window()
     for name in ("loss", "mean_rate", "mean_abs_error", "sd_abs_error"):
