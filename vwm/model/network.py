@@ -89,16 +89,13 @@ def noise_law(params: ModelParams) -> tuple[str, ...]:
     return (params.spike_noise_type, params.gamma_sampler) if params.spike_noise_factor > 0 else ()
 
 
-def draws_by_torch(params: ModelParams, compile: bool) -> bool:
-    """Whether gamma variates come from torch's sampler: uncompiled, the other one is a hundred small operations.
-
-    Args:
-        params: of the network.
-        compile: whether element-wise parts are compiled, or all steps are a kernel.
-    """
-    if params.spike_noise_type not in ("gamma", "csnr"):
+def draws_by_torch(network: Network, compile: bool) -> bool:
+    """Whether gamma variates come from torch's sampler: uncompiled, the other one is a hundred small operations."""
+    params = network.params
+    if params.spike_noise_factor == 0 or params.spike_noise_type not in ("gamma", "csnr"):
         return False
-    return params.gamma_sampler == "torch" or (params.gamma_sampler == "auto" and not compile)
+    is_compiled = compile or has_kernel(network.tau, params.num_neurons)
+    return params.gamma_sampler == "torch" or (params.gamma_sampler == "auto" and not is_compiled)
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def prepare(networks: Sequence[Network], compile: bool) -> Prepared:
         kind=first.spike_noise_type if is_noisy else None,
         strength=constants([strength(network.params) if is_noisy else 0.0 for network in networks]),
         keys=torch.zeros(0, dtype=torch.int32),
-        by_torch=is_noisy and draws_by_torch(first, compile or has_kernel(like, first.num_neurons)),
+        by_torch=draws_by_torch(networks[0], compile),
         generators=(),
     )
     saturation = constants([network.params.saturation_firing_rate for network in networks])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vwm.model.losses import error_loss
-from vwm.model.network import Prepared, draw_spikes, noise_law, prepare, simulate_prepared
+from vwm.model.network import Prepared, draw_spikes, draws_by_torch, noise_law, prepare, simulate_prepared
 from vwm.model.recurrence import POOL
 from vwm.model.task import Trials, draw_numbers, trials_from
 from vwm.training.random_streams import iteration_stream
@@ -188,8 +188,7 @@ def _error_losses(runs: Sequence[TrainingRun], readout: Tensor, trials: Trials) 
 
 def can_be_recorded(runs: Sequence[TrainingRun]) -> bool:
     """Whether an iteration of these runs is the same computation every time: not with torch's gamma sampler."""
-    prepared = prepare([run.network for run in runs], runs[0].configuration.worth_compiling)
-    return not prepared.trial.spikes.by_torch
+    return not draws_by_torch(runs[0].network, runs[0].configuration.worth_compiling)
 
 
 class Recorded:
