@@ -4,7 +4,9 @@ Each row is a process of its own on one core, one after the other, and times are
 on the machine disturbs as little as it can. "published" is benchmarks/published_loop.py; "tuned" is the same with the
 settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which has
 neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is what
-the matrix products and the random variates of an iteration take at the rates that this machine reaches with them alone.
+the matrix products, the random variates and the memory of an iteration take at the rates that this machine reaches with
+each of them alone. Memory is the largest of the process; "empty" is one that has only imported torch and made an
+optimiser.
 
 Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--repeats 5]
 """
@@ -25,7 +27,8 @@ import torch
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
 from vwm.config import Configuration
-from vwm.model.recurrence import _transmit
+from vwm.model.compiled import compiled
+from vwm.model.recurrence import _add_products, _transmit
 from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
 
@@ -34,7 +37,7 @@ TUNED = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "67108864",
 }
-IMPLEMENTATIONS = ("published", "tuned", "RNN", "JAX", "vwm")
+IMPLEMENTATIONS = ("published", "tuned", "RNN", "JAX", "vwm", "empty")
 ON_ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # JAX takes all cores otherwise
 
 
@@ -88,28 +91,37 @@ def seconds(iterate: Callable[[], object], repeats: int) -> list[float]:
 
 
 def limit(settings: Configuration, repeats: int) -> float:
-    """Seconds for the matrix products and the random variates of an iteration, each measured alone."""
+    """Seconds for what no implementation can leave out, each part at the rate that it reaches alone.
+
+    These are the matrix products (one a step forward and one back, and the sum over steps and trials for the gradient
+    of the weights), the random variates, and the memory: transmitted rates, their slopes and those of the activation
+    are more than a cache holds, and are written once and read once.
+    """
     model, trials = settings.model_params, settings.training_params.num_trials
-    rates, weights = torch.rand(1, trials, model.num_neurons), torch.rand(1, model.num_neurons, model.num_neurons)
-    product = torch.empty_like(rates)
-    total = (
-        3
-        * model.steps
-        * statistics.median(seconds(lambda: [torch.bmm(rates, weights, out=product) for _ in range(100)], repeats))
-        / 100
-    )
-    if model.spike_noise_factor > 0:
-        draw = torch.compile(_transmit)
-        key, strength = torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 1)
-        sent, slope = torch.empty_like(rates), torch.empty_like(rates)
+    is_noisy = model.spike_noise_factor > 0
+    kept = torch.rand(model.steps, 1, trials, model.num_neurons), torch.rand(model.steps, 1, trials, model.num_neurons)
+    weights, product = torch.rand(1, model.num_neurons, model.num_neurons), torch.empty(1, trials, model.num_neurons)
+
+    def median(work: Callable[[], object]) -> float:
+        work()
+        return statistics.median(seconds(work, repeats))
+
+    def products() -> None:
+        for rates in kept[0].unbind(0):
+            torch.bmm(rates, weights, out=product)
+
+    total = 2 * median(products)
+    total += median(lambda: _add_products(torch.zeros_like(weights), *kept))
+    total += (3 if is_noisy else 2) * median(lambda: kept[0].copy_(kept[1]))
+    if is_noisy:
+        arrays = (kept[0][0], torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 1), kept[1][0], kept[1][1])
+        draw = compiled(_transmit, (model.spike_noise_type,), arrays, True)
 
         def transmit() -> None:
-            for _ in range(100):
-                draw(model.spike_noise_type, rates, key, strength, sent, slope)
+            for _ in range(model.steps + model.decode_steps):
+                draw(*arrays)
 
-        transmit()
-        draws = model.steps + model.decode_steps
-        total += draws * statistics.median(seconds(transmit, repeats)) / 100
+        total += median(transmit)
     return total
 
 
@@ -117,6 +129,9 @@ def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]
     """What one implementation takes; runs in a process of its own."""
     torch.set_num_threads(1)
     settings = configuration(units, noise)
+    if name == "empty":
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+        return {"seconds": 0.0, "first": 0.0, "memory": memory()}
     if name == "limit":
         return {"seconds": limit(settings, repeats), "first": 0.0, "memory": 0.0}
     start = time.perf_counter()
@@ -131,7 +146,12 @@ def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]
     first = time.perf_counter() - start
     iterate()
     median = statistics.median(seconds(iterate, repeats))
-    return {"seconds": median, "first": first, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {"seconds": median, "first": first, "memory": memory()}
+
+
+def memory() -> float:
+    """The most that this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def in_a_process(name: str, units: int, noise: str, repeats: int) -> dict[str, float]:

@@ -90,14 +90,18 @@ class Locked(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = 1) -> Iterator[None]:
     """Hold the lock file ``path``; the kernel lets go of it when this process ends, however it ends.
+
+    Args:
+        path: the lock file.
+        patience: seconds to wait for it. `is_locked` of another process holds it for no time at all.
 
     Raises:
         Locked: another process holds it.
     """
     with open(path, "a") as handle:
-        deadline = time.monotonic() + 1  # is_locked may be looking just now, which takes no time.
+        deadline = time.monotonic() + patience
         while not _take(handle.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise Locked(str(path))

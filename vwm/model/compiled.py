@@ -1,59 +1,151 @@
-"""Element-wise functions compiled by torch.compile, or as they are where no compiler is found."""
+"""Element-wise functions compiled, or as they are where no compiler is found.
 
+On a CPU a function becomes a shared library for arrays of one shape, which is kept on the disk: a process that finds it
+there needs no compiler, and a call costs a few microseconds. On a GPU it goes through torch.compile.
+"""
+
+import getpass
+import hashlib
+import os
+import platform
 import sys
-from collections.abc import Callable
-from functools import cache
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {
+from vwm.files import locked
+
+Function = Callable[..., None]
+"""Takes constants and then tensors, and has no result: it writes into its tensors."""
+
+_OPTIONS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one instruction
     "cpp.threads": 1,  # a network has one core
     "compile_threads": 1,  # and its compiler no more
 }
+_LONGEST_COMPILATION = 600  # seconds that another process may take for it
+
+_is_possible = True
 
 
-class _Compiled:
-    """A function that is compiled at its first call. It may have no result: it writes into its arguments."""
+def compiled(function: Function, constants: tuple[Any, ...], like: Sequence[Tensor], wanted: bool) -> Function:
+    """The function of the tensors alone, compiled where that is wanted and a compiler is found.
 
-    is_possible = True
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._function = function
-        # torch gives up a function that it has compiled for eight shapes, and a pack on a GPU has more of them when its
-        # members leave one by one.
-        torch._dynamo.config.recompile_limit = 1000
-        # torch keeps what it has compiled on the disk, so the next process with arrays of this size finds it there.
-        # Code for any size would be compiled once, but it is several times slower.
-        self._compiled = torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
-
-    def __call__(self, *arguments: object) -> None:
-        if _Compiled.is_possible:
-            try:
-                self._compiled(*arguments)
-                return
-            except torch._dynamo.exc.BackendCompilerFailed as error:
-                # This comes before anything is computed, so nothing is computed twice.
-                _Compiled.is_possible = False
-                reason = f"{type(error.inner_exception).__name__}: {error.inner_exception}".splitlines()[0]
-                print(
-                    f"Training goes on uncompiled, several times slower: torch.compile found no working compiler "
-                    f"({reason}). Install a C++ compiler such as g++, and Python's headers.",
-                    file=sys.stderr,
-                )
-        self._function(*arguments)
-
-
-@cache
-def _of(function: Callable[..., None]) -> _Compiled:
-    return _Compiled(function)
-
-
-def compiled(function: Callable[..., None], wanted: bool) -> Callable[..., None]:
-    """The function compiled, once a process, or the function itself."""
-    return _of(function) if wanted else function
+    Args:
+        function: to be called as ``function(*constants, *tensors)``.
+        constants: its first arguments.
+        like: tensors of the shapes, strides and types that it will be called with.
+        wanted: whether to compile it; if not, it is called as it is.
+    """
+    if wanted and _is_possible:
+        try:
+            return _for_a_gpu(function, constants) if like[0].is_cuda else _library(function, constants, like)
+        except Exception as error:  # The many parts of torch's compiler raise as many types.
+            _give_up(error)
+    return partial(function, *constants)
 
 
 def is_compiling() -> bool:
     """Whether a compiler was found, as far as one was looked for."""
-    return _Compiled.is_possible
+    return _is_possible
+
+
+def _give_up(error: Exception) -> None:
+    global _is_possible
+    _is_possible = False
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    print(
+        f"Training goes on uncompiled, several times slower: torch found no working compiler ({reason}). "
+        "Install a C++ compiler such as g++, and Python's headers.",
+        file=sys.stderr,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# On a CPU
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def _library(function: Function, constants: tuple[Any, ...], like: Sequence[Tensor]) -> Function:
+    kinds = tuple((tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in like)
+    return _loaded(function, constants, kinds)
+
+
+@cache
+def _loaded(function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ...]) -> Function:
+    path = _folder() / f"{function.__name__}-{_digest(function, constants, kinds)}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The runs of a sweep begin together, and one of them compiles for all.
+        with locked(path.with_suffix(".lock"), patience=_LONGEST_COMPILATION):
+            if not path.exists():
+                _build(path, function, constants, kinds)
+    run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
+    return lambda *tensors: run(tensors)
+
+
+def _folder() -> Path:
+    """Beside what torch itself keeps of its compiler."""
+    torchs = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return Path(torchs or f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}") / "vwm"
+
+
+def _digest(*what: object) -> str:
+    """A name for everything that machine code depends on: what is asked for, this package, torch, and the processor."""
+    processor = Path("/proc/cpuinfo")
+    flags = [line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    everything = (*what[1:], _OPTIONS, torch.__version__, platform.machine(), flags, sources)
+    return hashlib.sha256(repr(everything).encode()).hexdigest()[:32]
+
+
+def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ...]) -> None:
+    """Compile the function into a shared library."""
+
+    class Module(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> tuple[()]:
+            function(*constants, *tensors)
+            return ()
+
+    example = tuple(torch.empty_strided(shape, stride, dtype=dtype) for shape, stride, dtype in kinds)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what its own parts do to each other.
+        exported = torch.export.export(Module(), example)
+        options = {**_OPTIONS, "aot_inductor.output_path": f"{folder}/function.so"}
+        built = torch._inductor.aot_compile(exported.module(), example, options=options)
+        os.replace(str(built), path)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# On a GPU
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _for_a_gpu(function: Function, constants: tuple[Any, ...]) -> Function:
+    # torch gives up a function that it has compiled for eight shapes, and a pack has more of them when its members
+    # leave one by one. Code for any size would be compiled once, but it is several times slower.
+    torch._dynamo.config.recompile_limit = 1000
+
+    def plain(*tensors: Tensor) -> None:
+        function(*constants, *tensors)
+
+    fast = torch.compile(plain, fullgraph=True, dynamic=False, options=_OPTIONS)
+
+    def call(*tensors: Tensor) -> None:
+        if _is_possible:
+            try:
+                fast(*tensors)
+                return
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                # This comes before anything is computed, so nothing is computed twice.
+                _give_up(error.inner_exception)
+        plain(*tensors)
+
+    return call

@@ -137,20 +137,21 @@ def activation(drive: Tensor, saturation: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _step(
+    kind: SpikeNoiseType | None,
+    saturates: bool,
     drive: Tensor,
     rates: Tensor,
     total: Tensor,
     gain: Tensor,
     leak: Tensor,
-    saturation: Tensor | None,
-    kind: SpikeNoiseType | None,
+    saturation: Tensor,
     key: Tensor,
     strength: Tensor,
     sent: Tensor,
     slope: Tensor,
 ) -> None:
     """r ← r + a (φ(x) − r), add r to the total, P ← a φ'(x); then s ← noise(r) and D ← ∂s/∂r for the next step."""
-    value, steepness = activation(drive, saturation)
+    value, steepness = activation(drive, saturation if saturates else None)
     following = rates + leak * (value - rates)
     gain.copy_(leak * steepness)
     rates.copy_(following)
@@ -175,9 +176,11 @@ def _transmit(
     slope.copy_(steepness)
 
 
-def _go_back(adjoint: Tensor, back: Tensor, slope: Tensor | None, extra: Tensor, leak: Tensor, delta: Tensor) -> None:
-    """λ ← g + (1 − a) λ + (W_eᵀ δ) D, then δ ← P λ in the place of P."""
-    through = back if slope is None else back * slope
+def _go_back(
+    is_noisy: bool, adjoint: Tensor, back: Tensor, slope: Tensor, extra: Tensor, leak: Tensor, delta: Tensor
+) -> None:
+    """λ ← g + (1 − a) λ + (W_eᵀ δ) D, then δ ← P λ in the place of P; D is 1 without noise."""
+    through = back * slope if is_noisy else back
     following = extra + (1 - leak) * adjoint + through
     adjoint.copy_(following)
     delta.mul_(following)
@@ -248,16 +251,22 @@ class _Batch:
         self.drive = torch.empty_like(input_drive)
         spikes = trial.spikes
         self.kind = None if spikes.by_torch else spikes.kind  # the noise of the compiled parts
+        arrays = (self.rates, trial.spikes.keys[0], spikes.strength, self.drive, self.drive)
+        self.transmit = compiled(_transmit, (self.kind,), arrays, trial.compile and not spikes.by_torch)
 
     def run(self, stretch: _Stretch) -> None:
         """Take the steps of a stretch and fill it."""
         if _in_kernel(self.trial, self.input_drive):
             self._run_in_kernel(stretch)
             return
-        trial, step_on = self.trial, compiled(_step, self.trial.compile)
-        noisy, keys = stretch.is_noisy, self.keys
+        trial, noisy, keys = self.trial, stretch.is_noisy, self.keys
+        saturation = trial.spikes.strength if trial.saturation is None else trial.saturation
         unused = torch.empty_like(self.rates), torch.empty_like(self.rates)
         sents, gains, slopes = stretch.sent.unbind(0), stretch.gain.unbind(0), stretch.slope.unbind(0)
+        state = (self.drive, self.rates, self.total)
+        constants = (trial.leak, saturation)
+        like = (*state, gains[0], *constants, keys[0], trial.spikes.strength, *unused)
+        step_on = compiled(_step, (self.kind, trial.saturation is not None), like, trial.compile)
         self._transmit(stretch.first, sents[0], slopes[0])
         for step in range(stretch.first, stretch.stop):
             at, late = step - stretch.first, step - stretch.first_decode
@@ -268,10 +277,7 @@ class _Batch:
             sent, slope = unused
             if step + 1 < stretch.stop:
                 sent, slope = sents[at + 1], slopes[at + 1 if noisy else 0]
-            step_on(
-                *(self.drive, self.rates, self.total, gains[at], trial.leak, trial.saturation),
-                *(self.kind, keys[step + 1], trial.spikes.strength, sent, slope),
-            )
+            step_on(*state, gains[at], *constants, keys[step + 1], trial.spikes.strength, sent, slope)
             if late >= 0:
                 heard_slope = stretch.heard_slope[late if noisy else 0]
                 self._transmit(stretch.first_heard_key + late, stretch.heard[late], heard_slope)
@@ -303,8 +309,7 @@ class _Batch:
         if spikes.by_torch:
             self._transmit_by_torch(sent, slope)
         else:
-            transmit = compiled(_transmit, self.trial.compile)
-            transmit(self.kind, self.rates, self.keys[key], spikes.strength, sent, slope)
+            self.transmit(self.rates, self.keys[key], spikes.strength, sent, slope)
 
     def _transmit_by_torch(self, sent: Tensor, slope: Tensor) -> None:
         spikes = self.trial.spikes
@@ -356,8 +361,8 @@ class _Run(Function):
         weights, input_drive, readout_weights = ctx.saved_tensors
         stretch: _Stretch | None = ctx.last
         ctx.last = None
-        go_back = compiled(_go_back, trial.compile)
         by_rate = (grad_rate / (trial.steps * weights.shape[1]))[:, :, None].contiguous()
+        everywhere = by_rate.expand_as(input_drive).contiguous()
         grad_weights, grad_readout_weights = torch.zeros_like(weights), torch.zeros_like(readout_weights)
         grad_drive, adjoint, back = (torch.zeros_like(input_drive) for _ in range(3))
         slope: Tensor | None = None
@@ -384,10 +389,12 @@ class _Run(Function):
                 slope = stretch.slope[0] if stretch.is_noisy else None
             else:
                 gains, slopes = stretch.gain.unbind(0), stretch.slope.unbind(0)
+                like = (adjoint, back, back, everywhere, trial.leak, gains[0])
+                go_back = compiled(_go_back, (stretch.is_noisy,), like, trial.compile)
                 for step in reversed(range(start.first, start.stop)):
                     at, late = step - start.first, step - stretch.first_decode
-                    extra = by_readout[late] if late >= 0 else by_rate
-                    go_back(adjoint, back, slope, extra, trial.leak, gains[at])
+                    extra = by_readout[late] if late >= 0 else everywhere
+                    go_back(adjoint, back, back if slope is None else slope, extra, trial.leak, gains[at])
                     torch.bmm(gains[at], weights, out=back)
                     slope = slopes[at] if stretch.is_noisy else None
             _add_products(grad_weights, stretch.gain, stretch.sent)
