@@ -86,8 +86,12 @@ def _loaded(function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ..
         with locked(path.with_suffix(".lock"), patience=_LONGEST_COMPILATION):
             if not path.exists():
                 _build(path, function, constants, kinds)
-    run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
-    return lambda *tensors: run(tensors)
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+
+    def call(*tensors: Tensor) -> None:
+        runner.run(list(tensors))
+
+    return call
 
 
 def _folder() -> Path:
