@@ -85,6 +85,7 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
     from vwm.training import train
     from vwm.training import workers as processes
     from vwm.training.iteration import backward
+    from vwm.training.saving import Saving
 
     torch.set_num_threads(1)
     workers = processes.Workers()
@@ -92,6 +93,7 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
         train.Member(
             RunFolder(make_run(tmp_path / str(index), **{**changes, "model_params__spike_noise_type": "gamma"})),
             workers,
+            Saving(),
         )
         for index, changes in enumerate(members(0.2))
     ]

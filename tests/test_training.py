@@ -294,6 +294,7 @@ def test_an_error_inside_is_kept_with_its_traceback(tmp_path: Path, obstacle: st
     state = folder.read_state()
     assert state is not None
     assert (state.phase, state.reason) == ("failed", "error")
-    assert state.iteration == (0 if obstacle == "history.jsonl" else 20)
+    # What is written beside training is known to have failed when the next thing is to be written.
+    assert state.iteration in ((0,) if obstacle == "history.jsonl" else range(20, 41))
     assert error.__name__ in (state.detail or "")
     assert "Traceback" in folder.traceback.read_text()

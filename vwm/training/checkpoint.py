@@ -19,37 +19,45 @@ from vwm.training.training_run import TrainingRun
 FORMAT = 1
 
 
-def save(run: TrainingRun, folder: RunFolder, processes: int) -> None:
-    """Write the run's checkpoint atomically, and keep a numbered copy where `keep_every` asks for one."""
-    history_bytes = folder.history.stat().st_size if folder.history.exists() else 0
+def snapshot(run: TrainingRun, processes: int) -> dict[str, Any]:
+    """What a checkpoint says of the run as it is now, in copies on the CPU that training does not change."""
     content = {
         "format": FORMAT,
         "run_id": run.configuration.run_id,
         "processes": processes,
-        "history_bytes": history_bytes,
+        "history_bytes": 0,
         **run.state_dict(),
     }
-    data = _serialise(content)
-    keep_every = run.configuration.training_params.keep_every
-    if keep_every and run.iteration % keep_every == 0:
+    copies: dict[str, Any] = _fresh(content)
+    return copies
+
+
+def save(content: dict[str, Any], folder: RunFolder, keep_every: int) -> None:
+    """Write a snapshot as the run's checkpoint, atomically, with a numbered copy where ``keep_every`` asks for one.
+
+    It covers the history as that is now.
+    """
+    history_bytes = folder.history.stat().st_size if folder.history.exists() else 0
+    data = _serialise({**content, "history_bytes": history_bytes})
+    if keep_every and content["iteration"] % keep_every == 0:
         folder.numbered_checkpoints.mkdir(exist_ok=True)
-        write_atomically(folder.numbered_checkpoints / f"checkpoint-{run.iteration:08d}.pt", data)
+        write_atomically(folder.numbered_checkpoints / f"checkpoint-{content['iteration']:08d}.pt", data)
     write_atomically(folder.checkpoint, data)
 
 
 def save_for_inspection(run: TrainingRun, folder: RunFolder) -> None:
     """Keep the state in which an iteration gave no finite number, beside the last good checkpoint."""
-    write_atomically(folder.failed_state, _serialise(run.state_dict()))
+    write_atomically(folder.failed_state, _serialise(_fresh(run.state_dict())))
 
 
 def _serialise(content: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    torch.save(_fresh(content), buffer)
+    torch.save(content, buffer)
     return buffer.getvalue()
 
 
 def _fresh(value: Any) -> Any:
-    """A copy in which no two equal things are one object, names excepted, which always are.
+    """A copy on the CPU in which no two equal things are one object, names excepted, which always are.
 
     A pickle refers back to an object that it has met already. Without this the bytes of a checkpoint would depend on
     whether the state was computed here or read from an earlier checkpoint; so they depend on its values only.
@@ -59,7 +67,7 @@ def _fresh(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_fresh(item) for item in value]
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return value.detach().to("cpu", copy=True)
     return sys.intern(value) if isinstance(value, str) else value
 
 

@@ -1,7 +1,9 @@
 """Requests to stop: a signal, or the stop file in a run's folder. They are only noted here; the loop obeys them."""
 
+import math
 import os
 import signal
+import time
 from types import FrameType
 from typing import get_args
 
@@ -9,6 +11,7 @@ from vwm.training.run_folder import Reason, RunFolder
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class StopRequests:
@@ -19,6 +22,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._looked: dict[RunFolder, tuple[float, Reason | None]] = {}
 
     def __enter__(self) -> "StopRequests":
         self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
@@ -37,7 +41,18 @@ class StopRequests:
         return None if self.signal_number is None else "stop requested"
 
     def reason(self, folder: RunFolder) -> Reason | None:
-        """Why this run should stop now, or None; the stop file knows more than the signal that may come with it."""
+        """Why this run should stop now, or None; the stop file knows more than the signal that may come with it.
+
+        A file server is not asked at every iteration of every run: a stop file may be seen a quarter of a second late.
+        """
+        now = time.monotonic()
+        at, found = self._looked.get(folder, (-math.inf, None))
+        if self.signal_number is not None or now - at >= _SECONDS_BETWEEN_LOOKS:
+            found = self._look(folder)
+            self._looked[folder] = now, found
+        return found
+
+    def _look(self, folder: RunFolder) -> Reason | None:
         try:
             written = folder.stop.read_text().strip()
         except OSError:

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from vwm.training.evaluation import evaluate, write_result
 from vwm.training.iteration import Batches, Computed
 from vwm.training.progress import ProgressDisplay
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
+from vwm.training.saving import Saving
 from vwm.training.stopping import REASONS, StopRequests, is_part_of_a_job
 from vwm.training.tracking import UNTRACKED, Tracker, Tracking
 from vwm.training.training_run import TrainingRun, use_matmul_precision
@@ -27,8 +29,9 @@ _SECONDS_BETWEEN_HEARTBEATS = 2.0
 class Member:
     """A run of the pack together with its folder: what the loop knows about it, and what it tells the world."""
 
-    def __init__(self, folder: RunFolder, workers: Workers) -> None:
+    def __init__(self, folder: RunFolder, workers: Workers, saving: Saving) -> None:
         self.folder = folder
+        self._saving = saving
         self.writes = workers.is_first
         self.run, self.notes = checkpoint.open_run(folder, workers.device, workers.size, self.writes)
         earlier = folder.read_state() if self.writes else None
@@ -52,49 +55,61 @@ class Member:
         return done / (time.monotonic() - self._started_at) if done else None
 
     def tell(self, phase: Phase, reason: Reason | None = None, detail: str | None = None) -> None:
-        """Write state.json."""
+        """Write state.json, after everything else of this run."""
         self.phase = phase
         if self.writes:
-            self._last_heartbeat = time.monotonic()
-            self.folder.write_state(
-                RunState(
-                    phase=phase,
-                    iteration=self.run.iteration,
-                    num_iterations=self.num_iterations,
-                    attempt=self.attempt,
-                    iterations_per_second=self.speed,
-                    mean_abs_error=self.mean_abs_error,
-                    reason=reason,
-                    detail=detail,
-                )
-            )
+            self._saving.wait(self)
+            self.folder.write_state(self._state(reason, detail))
         if self.tracker is not None and phase not in ("training", "evaluating"):
             self.tracker.end(phase, reason)
 
+    def _state(self, reason: Reason | None = None, detail: str | None = None) -> RunState:
+        self._last_heartbeat = time.monotonic()
+        return RunState(
+            phase=self.phase,
+            iteration=self.run.iteration,
+            num_iterations=self.num_iterations,
+            attempt=self.attempt,
+            iterations_per_second=self.speed,
+            mean_abs_error=self.mean_abs_error,
+            reason=reason,
+            detail=detail,
+        )
+
     def heartbeat(self) -> None:
-        """Write state.json if the last time is some seconds ago."""
-        if time.monotonic() - self._last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS:
-            self.tell(self.phase)
+        """Begin to write state.json if the last time is some seconds ago."""
+        is_due = time.monotonic() - self._last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS
+        if self.writes and is_due:
+            state = self._state()
+            self._saving.begin(self, lambda: self.folder.write_state(state))
 
     def record(self) -> None:
-        """Write the history row and the checkpoint that are due after this iteration."""
+        """Begin to write the history row and the checkpoint that are due after this iteration."""
         training = self.run.configuration.training_params
         row_is_due = self.run.iteration % training.logging_period == 0 or self.run.ended_by is not None
         kept_is_due = training.keep_every > 0 and self.run.iteration % training.keep_every == 0
+        row = None
         if row_is_due:
             row = self.run.close_window()
             self.mean_abs_error = sum(row["mean_abs_error"]) / len(row["mean_abs_error"])
-            if self.writes:
-                checkpoint.append_history(self.folder, row)
         if row_is_due or kept_is_due:
-            self.save()
+            self.save(row)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        if self.writes:
-            checkpoint.save(self.run, self.folder, self._processes)
+    def save(self, row: dict[str, Any] | None = None) -> None:
+        """Begin to write the checkpoint, after a row of the history where one is given."""
+        if not self.writes:
+            return
+        content, speed = checkpoint.snapshot(self.run, self._processes), self.speed
+        keep_every = self.run.configuration.training_params.keep_every
+
+        def write() -> None:
+            if row is not None:
+                checkpoint.append_history(self.folder, row)
+            checkpoint.save(content, self.folder, keep_every)
             if self.tracker is not None:
-                self.tracker.covered(self.speed)
+                self.tracker.covered(speed)
+
+        self._saving.begin(self, write)
 
 
 def train_folders(folders: Sequence[RunFolder], tracking: Tracking = UNTRACKED) -> list[Phase]:
@@ -124,7 +139,8 @@ def train_folders(folders: Sequence[RunFolder], tracking: Tracking = UNTRACKED) 
         workers.wait_for_all()
         stop = held.enter_context(StopRequests())
         display = held.enter_context(ProgressDisplay(shown=workers.is_first))
-        pack = [_open(folder, workers) for folder in folders]
+        saving = Saving()
+        pack = [_open(folder, workers, saving) for folder in folders]
         for member in pack:
             _check_fits(member, pack[0])
             display.say(member.notes)
@@ -138,11 +154,13 @@ def train_folders(folders: Sequence[RunFolder], tracking: Tracking = UNTRACKED) 
             _train(pack, workers, stop, display)
         except WorkerLostError as error:
             for member in pack:
+                saving.abandon(member)
                 if member.phase in ("training", "evaluating"):
                     member.tell("interrupted", "killed", f"another process of this run was lost: {_summary(error)}")
             raise
         except Exception as error:
             for member in pack:
+                saving.abandon(member)
                 if member.phase in ("training", "evaluating"):
                     _fail(member, error, display)
             if not _is_out_of_memory(error):
@@ -164,10 +182,10 @@ def _take(folder: RunFolder, held: ExitStack) -> None:
         folder.stop.unlink(missing_ok=True)
 
 
-def _open(folder: RunFolder, workers: Workers) -> Member:
+def _open(folder: RunFolder, workers: Workers, saving: Saving) -> Member:
     """Read a run's folder; one that cannot be used is marked as failed, or status would go on calling it new."""
     try:
-        return Member(folder, workers)
+        return Member(folder, workers, saving)
     except Exception as error:
         if workers.is_first:
             before = folder.read_state() or RunState("failed", iteration=0, num_iterations=0, attempt=0)
