@@ -6,7 +6,7 @@ settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the 
 neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is what
 the matrix products, the random variates and the memory of an iteration take at the rates that this machine reaches with
 each of them alone. Memory is the largest of the process; "empty" is one that has only imported torch and made an
-optimiser.
+optimiser. The table is also written to benchmarks/results/iteration.csv.
 
 Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--repeats 5]
 """
@@ -21,12 +21,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
 from vwm.config import Configuration
+from vwm.files import write_atomically
 from vwm.model.compiled import compiled
 from vwm.model.recurrence import _add_products, _transmit
 from vwm.training.iteration import backward
@@ -170,17 +172,21 @@ def main() -> None:
     parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.one, given.units[0], given.noise[0], given.repeats)))
         return
+    import pandas as pd  # not above, where it would count as memory of the processes that are measured
+
     print(f"torch {torch.__version__}, one core; processor seconds an iteration of 512 trials × 202 steps, medians")
     has_jax = importlib.util.find_spec("jax") is not None
     if not has_jax:
         print("JAX is not installed here, so its rows are left out; `pip install jax` adds them.")
     names = [name for name in (*IMPLEMENTATIONS, "limit") if has_jax or name != "JAX"]
     print(f"{'':16}{'seconds':>9}{'× vwm':>8}{'GiB':>7}{'first s':>9}")
+    table: list[dict[str, object]] = []
     for units in given.units:
         for noise in given.noise:
             rows = {name: in_a_process(name, units, noise, given.repeats) for name in names}
@@ -189,6 +195,9 @@ def main() -> None:
                 ratio = row["seconds"] / rows["vwm"]["seconds"]
                 rest = "" if name == "limit" else f"{row['memory']:7.2f}{row['first']:9.1f}"
                 print(f"  {name:14}{row['seconds']:9.3f}{ratio:8.2f}{rest}", flush=True)
+                table.append({"units": units, "noise": noise, "implementation": name, **row})
+            text = pd.DataFrame(table).assign(torch=torch.__version__).round(4).to_csv(index=False)
+            write_atomically(given.results / "iteration.csv", text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import typer
 
-from vwm.cli import sweep_results, sweep_runs
+from vwm.cli import packing, sweep_results, sweep_runs
 from vwm.cli.guard import guarded
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 for command in (
     sweep_runs.plan,
+    packing.measure_packs,
     sweep_runs.launch,
     sweep_runs.retry,
     sweep_runs.status,

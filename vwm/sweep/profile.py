@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from vwm.config import Configuration, InvalidInput, Problem, show_value
 from vwm.files import Document, nearest, read_document
-from vwm.sweep.packing import runs_that_fill_a_gpu
+from vwm.sweep.packing import Pack, pack_of, read_packs
 from vwm.sweep.sbatch_options import OWN, SBATCH_OPTIONS
 from vwm.training.mirror import Mode
 
@@ -33,22 +33,48 @@ RunsPerJob = Count | Literal["auto"]
 _COUNT_OR_AUTO = f"auto, or {_COUNT}"
 
 
-class LocalProfile(BaseModel):
-    """``launch/local.yaml``: jobs on this machine, a few at a time. Descriptions of fields say what is expected."""
+class _Packed(BaseModel):
+    """How many runs a job trains together."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    runs_per_job: RunsPerJob = Field(1, description=_COUNT_OR_AUTO)  # runs trained together as one pack
+    _measured: dict[str, Pack] = PrivateAttr(default_factory=dict)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether jobs have a GPU."""
+        raise NotImplementedError
+
+    def pack(self, configuration: Configuration) -> Pack | None:
+        """The pack that ``auto`` chooses for runs like this one; None where it is not asked, or there is no GPU.
+
+        On a CPU a core for each run is the fastest.
+        """
+        return pack_of(configuration, self._measured) if self.runs_per_job == "auto" and self.on_gpu else None
+
+    def pack_size(self, configuration: Configuration) -> int:
+        """Runs like this one that a job trains together at most."""
+        pack = self.pack(configuration)
+        if pack is not None:
+            return pack.runs
+        return 1 if self.runs_per_job == "auto" else self.runs_per_job
+
+
+class LocalProfile(_Packed):
+    """``launch/local.yaml``: jobs on this machine, a few at a time. Descriptions of fields say what is expected."""
 
     where: Literal["local"] = Field("local", description="local or slurm")
     jobs_at_a_time: Annotated[Count | None, BeforeValidator(_auto_is_none)] = Field(
         None, description=_COUNT_OR_AUTO
     )  # auto: as many as cores allow
     processes_per_job: Count = Field(1, description=_COUNT)  # data-parallel ones that torchrun starts, a thread each
-    runs_per_job: RunsPerJob = Field(1, description=_COUNT_OR_AUTO)  # runs trained together as one pack
     wandb: Mode = Field("offline", description=_MODES)
 
-    def pack_size(self, configuration: Configuration) -> int:
-        """Runs like this one that a job trains together at most."""
-        return _pack_size(self.runs_per_job, configuration, on_gpu=bool(glob.glob("/dev/nvidia[0-9]*")))
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this machine has a GPU, as far as its devices tell without torch."""
+        return bool(glob.glob("/dev/nvidia[0-9]*"))
 
     @property
     def concurrency(self) -> int:
@@ -56,10 +82,8 @@ class LocalProfile(BaseModel):
         return self.jobs_at_a_time or max(1, cores() // self.processes_per_job)
 
 
-class SlurmProfile(BaseModel):
+class SlurmProfile(_Packed):
     """``launch/slurm.yaml``, which explains every key: jobs that SLURM queues."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     where: Literal["slurm"] = Field("slurm", description="local or slurm")
 
@@ -76,7 +100,6 @@ class SlurmProfile(BaseModel):
     signal_delay_s: Count = Field(120, description=_COUNT)
     max_requeues: Annotated[int, Field(ge=0)] = Field(20, description=_COUNT_OR_NONE)
 
-    runs_per_job: RunsPerJob = Field(1, description=_COUNT_OR_AUTO)
     jobs_at_a_time: Count | None = Field(None, description=f"{_COUNT}, or null")
     wandb: Mode = Field("offline", description=_MODES)
 
@@ -103,9 +126,10 @@ class SlurmProfile(BaseModel):
         named = re.search(r"\bgpu(?::[^:,()]*[^:,()\d][^:,()]*)?(?::(\d+))?(?=[,(]|$)", self.gres or "")
         return self.nodes * (int(named[1] or 1) if named else self.gpus_per_node)
 
-    def pack_size(self, configuration: Configuration) -> int:
-        """Runs like this one that a job trains together at most."""
-        return _pack_size(self.runs_per_job, configuration, on_gpu=self.gpus > 0)
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a job asks for a GPU."""
+        return self.gpus > 0
 
     def options(self) -> dict[str, str | int | float | bool]:
         """What sbatch is asked for each job, by SLURM's own names; the array and its name come on top."""
@@ -150,12 +174,6 @@ class SlurmProfile(BaseModel):
 Profile = LocalProfile | SlurmProfile
 
 
-def _pack_size(runs_per_job: RunsPerJob, configuration: Configuration, on_gpu: bool) -> int:
-    if runs_per_job != "auto":
-        return runs_per_job
-    return runs_that_fill_a_gpu(configuration) if on_gpu else 1  # On a CPU a core for each run is the fastest.
-
-
 def cores() -> int:
     """Cores that this process may use, which a batch system or a container can make fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -186,7 +204,7 @@ def read_profile(path: Path) -> Profile:
 
     Raises:
         InvalidInput: an unknown key or a value of the wrong kind.
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or the packs measured for it.
     """
     document = read_document(path)
     content = {} if document.content is None else document.content
@@ -201,6 +219,8 @@ def read_profile(path: Path) -> Profile:
     problems_of_slurm = list(_contradictions(profile, document)) if isinstance(profile, SlurmProfile) else []
     if problems_of_slurm:
         raise InvalidInput(problems_of_slurm)
+    if profile.runs_per_job == "auto":
+        profile._measured = read_packs(path)
     return profile
 
 

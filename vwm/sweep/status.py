@@ -12,7 +12,6 @@ from rich.text import Text
 
 from vwm.config import show_value
 from vwm.sweep.grid import Sweep
-from vwm.sweep.packing import gain_of_a_pack
 from vwm.sweep.plan import STATES, ObservedRun, Plan, State
 from vwm.sweep.profile import Profile
 from vwm.sweep.slurm import QueueEntry
@@ -352,9 +351,10 @@ def plan_view(
             )
         else:
             parts.append(Text(f"A launch submits {_plural(len(jobs), 'job')}{size} to SLURM."))
-        gain = gain_of_a_pack(largest) if profile.runs_per_job == "auto" and most > 1 else None
-        if gain is not None:
-            parts.append(Text(f"Together {most} of them do {gain} times as many iterations as one (on an H100)."))
+        pack = profile.pack(largest)
+        if pack is not None and pack.gain is not None and pack.runs > 1:
+            how = f"measured on {pack.card}" if pack.measured else f"an estimate, from {pack.card}"
+            parts.append(Text(f"Together {most} of them do {pack.gain:.2g} times as many iterations as one ({how})."))
         parts += [Text(line) for line in forecast or ()]
         first = [observed for job in jobs for observed in job]
         parts += [Text(), runs_table(sweep.axes, first, 10)]

@@ -1,0 +1,74 @@
+"""What the page on speed and `runs_per_job: auto` say is what the benchmarks wrote."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vwm.config import Configuration
+from vwm.sweep.packing import estimated_pack
+
+PROJECT = Path(__file__).parents[1]
+PACKS = pd.read_csv(PROJECT / "benchmarks" / "results" / "gpu_packs.csv")
+ALONE = pd.read_csv(PROJECT / "benchmarks" / "results" / "gpu.csv")
+ON_A_CPU = pd.read_csv(PROJECT / "benchmarks" / "results" / "iteration.csv")
+
+
+def rows_of_the_page(first_cell: str, chapter: str = "On a GPU") -> list[list[str]]:
+    """The rows of a chapter's tables whose first cell begins so; bold is not part of a cell."""
+    page = (PROJECT / "docs" / "speed.md").read_text().partition(f"## {chapter}")[2].partition("\n## ")[0]
+    lines = [line.replace("*", "").strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in cells] for cells in lines if cells[0].strip().startswith(first_cell)]
+
+
+@pytest.mark.parametrize("units", [64, 256])
+def test_the_pack_that_auto_chooses_gains_what_plan_says(units: int) -> None:
+    configuration = Configuration.model_validate({"model_params": {"num_neurons": units}})
+    pack = estimated_pack(configuration)
+    members = pack.runs
+    packs = PACKS[PACKS["units"] == units].set_index("members")["gain"]
+    assert pack.gain == pytest.approx(packs[members], abs=0.05)
+    assert packs[2 * members] < 1.11 * packs[members]
+
+
+def test_the_page_has_the_times_of_the_benchmark() -> None:
+    (header,) = [row for row in rows_of_the_page("") if "published" in row]
+    rows = [row for row in rows_of_the_page("N ") if "," in row[0]]
+    assert len(rows) == 10
+    for name, *cells in rows:
+        units, noise = name.removeprefix("N ").split(", ")
+        measured = ALONE[(ALONE["units"] == int(units)) & (ALONE["noise"] == noise.replace("no noise", "none"))]
+        times = measured.set_index("implementation")["ms"]
+        for implementation, cell in zip(header[1:], cells, strict=True):
+            decimals = len(cell.partition(".")[2])
+            assert float(cell) == pytest.approx(times[implementation], abs=0.51 * 10**-decimals), (name, implementation)
+
+
+def as_written(cell: str, value: float) -> bool:
+    """Whether a cell is this value with the cell's own digits."""
+    return float(cell) == pytest.approx(value, abs=0.501 * 10 ** -len(cell.partition(".")[2]))
+
+
+def test_the_page_has_the_times_of_a_cpu() -> None:
+    rows = rows_of_the_page("N ", "Measured")
+    assert len(rows) == 6
+    for name, *cells in rows:
+        units, noise = name.removeprefix("N ").split(", ")
+        is_row = (ON_A_CPU["units"] == int(units)) & (ON_A_CPU["noise"] == noise.replace("no noise", "none"))
+        measured = ON_A_CPU[is_row].set_index("implementation")
+        seconds, memory = measured["seconds"], measured["memory"]
+        names = ("published", "tuned", "RNN", "vwm", "limit")
+        assert all(as_written(cell, seconds[each]) for cell, each in zip(cells, names, strict=False)), name
+        over = {"published": "vwm", "tuned": "vwm", "vwm": "limit"}
+        ratios = zip(cells[5:8], over.items(), strict=True)
+        assert all(as_written(cell, seconds[one] / seconds[other]) for cell, (one, other) in ratios), name
+        gib = cells[8].split(" → ")
+        assert all(as_written(cell, memory[each]) for cell, each in zip(gib, ("published", "vwm"), strict=True)), name
+
+
+def test_the_page_has_the_packs_of_the_benchmark() -> None:
+    rows = [row for row in rows_of_the_page("N ") if "," not in row[0]]
+    assert len(rows) == 2
+    for name, *cells in rows:
+        packs = PACKS[PACKS["units"] == int(name.removeprefix("N "))]
+        assert [int(cell.replace(",", "")) for cell in cells] == [round(speed) for speed in packs["iterations_per_s"]]
