@@ -1,15 +1,13 @@
 """How many runs a job trains together where the profile leaves that open."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import environment, tiny
-from tests.sweep_files import write_sweep
+from tests.conftest import tiny
+from tests.sweep_files import vwm_sweep, write_sweep
 from tests.test_status import rendered
 from vwm.config import Configuration
 from vwm.errors import UserError
@@ -100,30 +98,20 @@ def test_a_damaged_file_of_measurements_is_refused(tmp_path: Path, content: str)
         read_profile(profile)
 
 
-def call(folder: Path, *arguments: str) -> tuple[int, str]:
-    """vwm-sweep in a process of its own: exit code and what it said of errors."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from vwm.cli.sweep import main; main()", "measure-packs", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stderr
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it would be measured")
 def test_measuring_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     write_sweep(tmp_path)
+    sweep = tmp_path / "nowhere.yaml"
+    sweep.write_text("name: nowhere\n")
     (tmp_path / "gpus.yaml").write_text("where: slurm\nruns_per_job: auto\n")
     (tmp_path / "fixed.yaml").write_text("where: slurm\nruns_per_job: 4\n")
     for arguments, words in (
-        (("tiny.yaml",), "Name one with --on"),
+        ((sweep.name,), "Name one with --on"),
         (("tiny.yaml", "--on", "fixed.yaml"), "Write runs_per_job: auto"),
         (("tiny.yaml", "--on", "gpus.yaml"), "There is no GPU here"),
     ):
-        code, said = call(tmp_path, *arguments)
-        assert code == 2, said
-        assert words in said
-        assert "Traceback" not in said
+        done = vwm_sweep("measure-packs", *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
     assert not measurements_file(tmp_path / "gpus.yaml").exists()
