@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.conftest import tiny
 from tests.sweep_files import vwm_sweep, write_sweep
@@ -102,7 +103,7 @@ def test_a_damaged_file_of_measurements_is_refused(tmp_path: Path, content: str)
 def test_measuring_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     write_sweep(tmp_path)
     sweep = tmp_path / "nowhere.yaml"
-    sweep.write_text("name: nowhere\n")
+    sweep.write_text(yaml.safe_dump({"name": "nowhere", "base": tiny()}))
     (tmp_path / "gpus.yaml").write_text("where: slurm\nruns_per_job: auto\n")
     (tmp_path / "fixed.yaml").write_text("where: slurm\nruns_per_job: 4\n")
     for arguments, words in (
