@@ -189,6 +189,7 @@ def main() -> None:
     table: list[dict[str, object]] = []
     for units in given.units:
         for noise in given.noise:
+            in_a_process("vwm", units, noise, 1)  # compiles, as the first run of a sweep does for the others
             rows = {name: in_a_process(name, units, noise, given.repeats) for name in names}
             print(f"N {units}, {noise}")
             for name, row in rows.items():

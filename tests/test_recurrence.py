@@ -14,9 +14,11 @@ from tests.conftest import environment
 from tests.plain_recurrence import simulate_plainly
 from vwm.config import ModelParams
 from vwm.model import recurrence
+from vwm.model.compiled import _for_a_gpu as compiled_for_gpus
 from vwm.model.compiled import is_compiling
 from vwm.model.losses import error_loss
 from vwm.model.network import Network, simulate
+from vwm.model.recurrence import _go_back
 from vwm.model.task import Trials, draw_trials
 
 BASE: dict[str, object] = {
@@ -150,6 +152,47 @@ def test_compiled_parts_compute_what_the_plain_ones_do(name: str) -> None:
     for plain, fast in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-12)
     assert is_compiling()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler, so nothing can be compiled")
+def test_what_compiles_for_a_gpu_computes_what_the_plain_function_does() -> None:
+    """The way that CUDA tensors go, gone by tensors of a CPU."""
+    rng = generator(0)
+    arrays = [torch.rand(2, 8, 5, generator=rng) for _ in range(6)]
+    plain = [array.clone() for array in arrays]
+    _go_back(True, *plain)
+    compiled_for_gpus(_go_back, (True,))(*arrays)
+    for one, other in zip(plain, arrays, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler, so nothing can be compiled")
+def test_processes_that_begin_together_compile_once_for_all(tmp_path: Path) -> None:
+    code = (
+        "from vwm.model import compiled\n"
+        "from tests.test_recurrence import CASES, drawn, generator, params_with, simulate\n"
+        "build = compiled._build\n"
+        "compiled._build = lambda *arguments: (print('built'), build(*arguments))\n"
+        "network, trials = drawn(params_with(CASES['no noise']))\n"
+        "print(simulate([network], [trials], [generator(5)], compile=True).readout.double().sum().item())"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**environment(), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    libraries = list((tmp_path / "vwm").glob("*.so"))
+    assert lines.count("built") == len(libraries) == 2
+    assert len(set(lines) - {"built"}) == 1
 
 
 @pytest.mark.slow

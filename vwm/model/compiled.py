@@ -4,7 +4,6 @@ On a CPU a function becomes a shared library for arrays of one shape, which is k
 there needs no compiler, and a call costs a few microseconds. On a GPU it goes through torch.compile.
 """
 
-import getpass
 import hashlib
 import os
 import platform
@@ -95,9 +94,14 @@ def _loaded(function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ..
 
 
 def _folder() -> Path:
-    """Beside what torch itself keeps of its compiler."""
-    torchs = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    return Path(torchs or f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}") / "vwm"
+    """Where torch is told to keep what it compiles, or a folder of this user's among the temporary files."""
+    if torchs := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(torchs) / "vwm"
+    folder = Path(tempfile.gettempdir()) / f"vwm-compiled-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else, whose code is not run")
+    return folder
 
 
 def _digest(*what: object) -> str:
