@@ -228,6 +228,14 @@ def test_everything_else_is_refused_as_a_mistake_of_the_user(tmp_path: Path, par
         assert problem.expected
 
 
+def test_a_wrong_axis_is_told_once_however_often_it_is_named(tmp_path: Path) -> None:
+    wrong = "model_params.spike_noise"
+    path = write_sweep(tmp_path, grid={wrong: [1, 2], NOISE: []}, exclude=[{NOISE: 0.1}], table={"rows": [wrong]})
+    with pytest.raises(InvalidInput) as refused:
+        read_sweep(path)
+    assert [problem.name for problem in refused.value.problems] == [wrong, NOISE]
+
+
 @pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_sweep_file_of_the_project_expands(file: Path) -> None:
     sweep = read_sweep(file)

@@ -60,6 +60,21 @@ def test_they_are_submitted_once_and_go_on_after_an_interruption(place: Place) -
     assert "[job]" in place.run("logs", runs[0])[1]
 
 
+def test_a_job_that_was_cancelled_just_before_it_requeued_itself_does_not_come_back(place: Place) -> None:
+    """SLURM takes a requeue of a job that was just cancelled. Here only the ledger is told: the moment is not hit."""
+    runs = trained(place)
+    assert place.run(*ANALYSE)[0] == 0
+    array = str(place.ledger.jobs()[-1].slurm_id)
+    place.cluster.command("scontrol", "release", array)
+    log = place.folder / "jobs" / f"{array}_0_0_log.out"
+    wait_until(lambda: log.exists() and "0 of 2 runs analysed" in log.read_text())
+    place.ledger.cancelled(runs)
+    place.cluster.command("scancel", "--signal=USR2", f"{array}_0")
+    wait_until(lambda: not place.queued(), 600)
+    assert "its runs were cancelled, and so is the job" in log.read_text()
+    assert not all((place.folder / run / "analysis" / "weights.columns.json").exists() for run in runs)
+
+
 def test_they_are_cancelled_with_their_runs(place: Place) -> None:
     trained(place)
     assert place.run(*ANALYSE)[0] == 0

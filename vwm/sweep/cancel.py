@@ -28,8 +28,10 @@ def cancel_runs(folder: Path, chosen: Sequence[ObservedRun], everything: Sequenc
         everything: all runs of the sweep, as they were observed with SLURM's answer.
     """
     unfinished = [observed for observed in chosen if observed.state != "finished"]
-    if folder.is_dir() and unfinished:
-        Ledger(folder / "ledger.jsonl").cancelled([observed.run_id for observed in unfinished])
+    meant = {observed.run_id for observed in chosen}
+    if folder.is_dir() and chosen:
+        # The finished ones too: a job that analyses them and goes back to the queue just now has to know.
+        Ledger(folder / "ledger.jsonl").cancelled(sorted(meant))
     ids = {observed.run_id for observed in unfinished}
     whole = [entry for entry, carried in _carried(everything).items() if carried <= ids]
     in_whole = {run.run_id for run in unfinished if _entry(run) in whole}
@@ -38,7 +40,6 @@ def cancel_runs(folder: Path, chosen: Sequence[ObservedRun], everything: Sequenc
     for run_id in asked:
         RunFolder(folder / run_id).request_stop("stop requested")
     lines, failure = [], ""
-    meant = {observed.run_id for observed in chosen}
     try:
         whole += [element.entry for element in live_analyses(folder) if meant.issuperset(element.runs)]
         if whole:

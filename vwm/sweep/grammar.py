@@ -98,13 +98,15 @@ class _Reader:
         name = self._name(content.get("name"))
         base, base_place = self._base(content.get("base"))
         common = self._settings(content.get("set"), ("set",))
+        before = len(self.problems)
         factors = self._factors(content.get("grid"))
         included = self._included(content.get("include"))
-        excluded = self._excluded(content.get("exclude"), factors)
+        refused = {problem.name for problem in self.problems[before:]}  # Missing below, and told already.
+        excluded = self._excluded(content.get("exclude"), factors, refused)
         names = [name for factor in factors for name in factor[0]] + [name for _, point in included for name in point]
         axes = tuple(dict.fromkeys(names))
         seeds = self._seeds(content.get("seeds"), base.training_params.seed)
-        rows = self._rows(content.get("table"), axes)
+        rows = self._rows(content.get("table"), axes, refused)
         profile = self._profile(content.get("launch"))
         self._stop_if_refused()
         resolved = {key: content[key] for key in KEYS if key in content}
@@ -276,13 +278,15 @@ class _Reader:
             first_of.setdefault(key, index)
         return [factor]
 
-    def _excluded(self, given: object, factors: list[Factor]) -> list[Point]:
+    def _excluded(self, given: object, factors: list[Factor], refused: set[str]) -> list[Point]:
         """The conditions of ``exclude``; each must be able to match a point of the grid."""
         conditions: list[Point] = []
         values = {name: [point[name].value for point in factor] for factor in factors for name in factor[0]}
         for index, condition in enumerate(self._list_of_mappings(given, "exclude")):
             settings = self._settings(condition, ("exclude", index))
             for name, setting in settings.items():
+                if name in refused:
+                    continue
                 if name not in values:
                     expected = f"an axis of the grid: {', '.join(values)}" if values else "a grid with axes"
                     self.problems.append(Problem(setting.place, name, "no axis of the grid", expected))
@@ -324,7 +328,7 @@ class _Reader:
         )
         return []
 
-    def _rows(self, table: object, axes: tuple[str, ...]) -> tuple[str, ...]:
+    def _rows(self, table: object, axes: tuple[str, ...], refused: set[str]) -> tuple[str, ...]:
         """The names that make the rows of a table; all axes, where the file does not say."""
         if table is None:
             return axes
@@ -339,7 +343,7 @@ class _Reader:
         rows = table.get("rows", axes)
         rows = rows if isinstance(rows, list) else [rows]
         for row in rows:
-            if row not in axes:
+            if row not in axes and row not in refused:
                 expected = f"an axis of the grid: {', '.join(axes)}" if axes else "a grid with axes"
                 self._refuse(("table", "rows"), "table.rows", show_value(row), expected, nearest(str(row), axes))
         return tuple(rows)

@@ -94,7 +94,7 @@ class TrainOnNodes:
     def _lead(self, runs: Sequence[RunFolder], torchrun: Sequence[str], requests: SlurmRequests) -> int:
         """The part of the first task: it claims the runs, writes the stop files, and decides what comes after."""
         restarts = _environment_number("SLURM_RESTART_COUNT", 0)
-        began = _ledger(runs).size()
+        began = ledger_of([run.path for run in runs]).size()
         with ExitStack() as claims:
             mine = [run for run in runs if not run.is_finished() and _claim_patiently(run, claims, requests)]
             if len(mine) < sum(not run.is_finished() for run in runs):
@@ -182,7 +182,7 @@ def _note_lost_nodes(runs: Sequence[RunFolder]) -> None:
         state = run.read_state()
         if state is not None and state.phase in ("training", "evaluating"):
             run.write_state(replace(state, phase="interrupted", reason="node lost", detail=f"{state.host} was lost"))
-    ledger = _ledger(runs)
+    ledger = ledger_of([run.path for run in runs])
     for node in sorted(lost):
         say(f"the attempt before was lost on {node}.")
         ledger.lost(node)
@@ -193,7 +193,7 @@ def _bad_node(runs: Sequence[RunFolder]) -> str | None:
 
     Where every node loses some, the cause is elsewhere, and keeping off them would leave no node at all.
     """
-    losses = _ledger(runs).losses()
+    losses = ledger_of([run.path for run in runs]).losses()
     for node, count in losses.most_common(1):
         if count >= _LOSSES_BEFORE_EXCLUSION and count > losses.total() / 2 and node in JobEnvironment().hostnames:
             return node
@@ -218,7 +218,7 @@ def _move_off(node: str, runs: Sequence[RunFolder], began: int) -> None:
         exclude(job, nodes)
     except SchedulerUnreachable as error:
         say(f"SLURM may start it on {node} again: {error}")
-    _end_if_cancelled(job, runs, began)
+    end_if_cancelled(job, [run.path for run in runs], began)
     wait_for_the_end()
 
 
@@ -231,8 +231,9 @@ def own_id() -> str:
     return f"{array}_{element}" if array and element else os.environ["SLURM_JOB_ID"]
 
 
-def _ledger(runs: Sequence[RunFolder]) -> Ledger:
-    return Ledger(runs[0].path.parent / "ledger.jsonl")
+def ledger_of(runs: Sequence[Path]) -> Ledger:
+    """The ledger of the sweep that has these runs' folders."""
+    return Ledger(runs[0].parent / "ledger.jsonl")
 
 
 def _give_up(runs: Sequence[RunFolder], restarts: int) -> None:
@@ -264,17 +265,17 @@ def _go_back_to_the_queue(to_go_on: Mapping[RunFolder, RunState], began: int) ->
             with suppress(SchedulerUnreachable):
                 end_job(job)  # The tasks of the other nodes wait for an end that the requeue would have brought.
         sys.exit(1)  # Nothing is left to wait for, and the nodes are free for others.
-    _end_if_cancelled(job, list(to_go_on), began)
+    end_if_cancelled(job, [run.path for run in to_go_on], began)
     wait_for_the_end()
 
 
-def _end_if_cancelled(job: str, runs: Sequence[RunFolder], began: int) -> None:
-    """Cancel a job that has gone back to the queue if its runs were cancelled meanwhile.
+def end_if_cancelled(job: str, runs: Sequence[Path], began: int) -> None:
+    """Cancel a job that has gone back to the queue if its runs were cancelled after the ledger had ``began`` bytes.
 
     SLURM takes a requeue of a job that was just cancelled, and would start it again. Who cancels writes to the ledger
     first, so either this sees it, or the cancellation comes after the requeue and holds.
     """
-    if {run.path.name for run in runs} <= _ledger(runs).cancelled_since(began):
+    if {run.name for run in runs} <= ledger_of(runs).cancelled_since(began):
         say("its runs were cancelled, and so is the job.")
         with suppress(SchedulerUnreachable):
             end_job(job)
