@@ -13,7 +13,7 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from vwm.config import set_value
+from vwm.config_file import set_value
 
 TINY: dict[str, dict[str, Any]] = {
     "model_params": {

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tests.conftest import tiny
-from vwm.config import Configuration, InvalidInput, field_names, load_configuration, validate
+from vwm.config import Configuration
+from vwm.config_file import InvalidInput, field_names, load_configuration, validate
 from vwm.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

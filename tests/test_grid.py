@@ -9,7 +9,7 @@ import yaml
 
 from tests.conftest import tiny
 from tests.sweep_files import write_sweep
-from vwm.config import InvalidInput, validate
+from vwm.config_file import InvalidInput, validate
 from vwm.files import dump_yaml
 from vwm.sweep.axes import axis_values
 from vwm.sweep.grid import Sweep, read_sweep

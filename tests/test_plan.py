@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import tiny
 from tests.sweep_files import write_sweep
-from vwm.config import InvalidInput
+from vwm.config_file import InvalidInput
 from vwm.files import locked
 from vwm.sweep.grid import Sweep, SweepRun, read_sweep
 from vwm.sweep.ledger import Job, Ledger

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vwm.config import InvalidInput
+from vwm.config_file import InvalidInput
 from vwm.sweep.profile import LocalProfile, SlurmProfile, choose_profile, read_profile
 from vwm.sweep.sbatch_options import OWN, SBATCH_OPTIONS
 

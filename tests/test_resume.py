@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import differing_files, environment, make_run, python, wait_until
-from vwm.config import load_configuration
+from vwm.config_file import load_configuration
 from vwm.training.run_folder import RunFolder
 
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
@@ -205,7 +205,7 @@ def test_two_processes_train_on_twice_the_trials_and_agree_with_one_process_that
 
     import torch
 
-    from vwm.config import load_configuration
+    from vwm.config_file import load_configuration
     from vwm.model.losses import error_loss
     from vwm.model.network import simulate
     from vwm.model.task import draw_trials, stacked

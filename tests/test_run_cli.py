@@ -9,7 +9,8 @@ import yaml
 
 from tests.conftest import EXACT_FILES, differing_files, make_run, python, tiny, write_config
 from vwm.analysis.names import QUESTIONS, switched_on
-from vwm.config import Configuration, load_configuration
+from vwm.config import Configuration
+from vwm.config_file import load_configuration
 
 
 def vwm(*arguments: object, cwd: Path):

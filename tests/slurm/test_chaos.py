@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import differing_files, environment, tiny, wait_until
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import Failed
-from vwm.config import load_configuration
+from vwm.config_file import load_configuration
 from vwm.sweep.grid import read_sweep
 from vwm.training.run_folder import RunFolder, prepare_run_folder
 

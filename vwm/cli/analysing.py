@@ -131,7 +131,7 @@ def analyse_after_training(path: Path) -> None:
     The run is finished whatever becomes of them: what cannot be analysed is said, and nothing else.
     """
     from vwm.analysis.names import switched_on
-    from vwm.config import load_configuration
+    from vwm.config_file import load_configuration
     from vwm.sweep.analyses import left_to_do
     from vwm.training.run_folder import RunFolder
 

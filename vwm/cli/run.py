@@ -71,7 +71,7 @@ def train(
 
 def _folder_of(config: Path, settings: list[str], out: Path | None) -> Path:
     """The folder in which this configuration is trained, made by the first of the processes that torchrun starts."""
-    from vwm.config import load_configuration
+    from vwm.config_file import load_configuration
     from vwm.training.run_folder import prepare_run_folder
 
     configuration, notes = load_configuration(config, settings)
@@ -169,7 +169,7 @@ def config(
     settings: Settings = None,
 ) -> None:
     """Print the complete configuration a file stands for, with its run id, name, Fano factor and steps."""
-    from vwm.config import load_configuration
+    from vwm.config_file import load_configuration
 
     configuration, notes = load_configuration(file, settings or [])
     for note in notes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vwm.analysis.made_from import is_up_to_date, made_from
-from vwm.config import load_configuration
+from vwm.config_file import load_configuration
 from vwm.sweep.measured import Progress
 from vwm.sweep.profile import cores
 from vwm.training.run_folder import RunFolder

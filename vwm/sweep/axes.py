@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from vwm.config import Problem, show_value
+from vwm.config_file import Problem, show_value
 from vwm.files import nearest
 
 MOST_RUNS = 200_000  # A slip such as {range: [0, 1, 1e-9]} is refused instead of filling the memory.

@@ -6,16 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vwm.config import (
-    Configuration,
-    InvalidInput,
-    Problem,
-    check_name,
-    field_names,
-    show_value,
-    validate,
-    without_ignored,
-)
+from vwm.config import Configuration
+from vwm.config_file import InvalidInput, Problem, check_name, field_names, show_value, validate, without_ignored
 from vwm.errors import UserError
 from vwm.files import Document, KeyPath, nearest, read_document
 from vwm.sweep.axes import MOST_RUNS, AxisError, axis_values

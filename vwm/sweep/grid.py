@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vwm.config import Configuration, InvalidInput, Problem, show_value, validate
+from vwm.config import Configuration
+from vwm.config_file import InvalidInput, Problem, show_value, validate
 from vwm.files import KeyPath
 from vwm.sweep.axes import MOST_RUNS
 from vwm.sweep.grammar import SEED, Place, Point, Setting, SweepFile, describe, is_same, read_sweep_file

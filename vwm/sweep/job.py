@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from vwm.config import load_configuration
+from vwm.config_file import load_configuration
 from vwm.errors import UserError
 from vwm.files import Locked, locked
 from vwm.sweep.claim import claimed

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from vwm.config import Configuration, InvalidInput, Problem, show_value
+from vwm.config import Configuration
+from vwm.config_file import InvalidInput, Problem, show_value
 from vwm.files import Document, nearest, read_document
 from vwm.sweep.packing import Pack, pack_of, read_packs
 from vwm.sweep.sbatch_options import OWN, SBATCH_OPTIONS

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from vwm.config import load_configuration
+from vwm.config_file import load_configuration
 from vwm.files import read_json, write_atomically
 from vwm.sweep.grid import SweepRun
 from vwm.training.attachments import figures, is_checkpoint_wanted

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vwm.config import Configuration, load_configuration
+from vwm.config import Configuration
+from vwm.config_file import load_configuration
 from vwm.errors import UserError
 from vwm.files import append_line, write_atomically
 from vwm.training.run_folder import RunFolder

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vwm.config import Configuration, load_configuration
+from vwm.config import Configuration
+from vwm.config_file import load_configuration
 from vwm.errors import UserError
 from vwm.files import is_locked, read_json, write_atomically
 
