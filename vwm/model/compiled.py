@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vwm.files import locked
+from vwm.files import locked, write_atomically
 
 Function = Callable[..., None]
 """Takes constants and then tensors, and has no result: it writes into its tensors."""
@@ -106,10 +106,11 @@ def _folder() -> Path:
 
 def _digest(*what: object) -> str:
     """A name for everything that machine code depends on: what is asked for, this package, torch, and the processor."""
-    processor = Path("/proc/cpuinfo")
-    flags = [line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    told = Path("/proc/cpuinfo")  # Only Linux has it; elsewhere machines do not share folders of temporary files.
+    lines = told.read_text().splitlines() if told.exists() else [platform.processor()]
+    processor = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    everything = (*what[1:], _OPTIONS, torch.__version__, platform.machine(), flags, sources)
+    everything = (*what[1:], _OPTIONS, torch.__version__, platform.machine(), processor, sources)
     return hashlib.sha256(repr(everything).encode()).hexdigest()[:32]
 
 
@@ -127,7 +128,7 @@ def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tu
         exported = torch.export.export(Module(), example)
         options = {**_OPTIONS, "aot_inductor.output_path": f"{folder}/function.so"}
         built = torch._inductor.aot_compile(exported.module(), example, options=options)
-        os.replace(str(built), path)
+        write_atomically(path, Path(str(built)).read_bytes())
 
 
 # ---------------------------------------------------------------------------------------------------------------
