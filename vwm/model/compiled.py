@@ -93,8 +93,12 @@ def _loaded(function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ..
     return call
 
 
+@cache
 def _folder() -> Path:
-    """Where torch is told to keep what it compiles, or a folder of this user's among the temporary files."""
+    """Where torch is told to keep what it compiles, or a folder of this user's among the temporary files.
+
+    Decided once a process: torch's compiler puts its own choice into the environment when it is first used.
+    """
     if torchs := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(torchs) / "vwm"
     folder = Path(tempfile.gettempdir()) / f"vwm-compiled-{os.getuid()}"
