@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vwm.config import Configuration
 from vwm.model.losses import absolute_error
 from vwm.model.network import Network
 from vwm.model.task import Trials, equal_shares
+from vwm.training.optimizer import Adam, Plateau
 from vwm.training.random_streams import initial_network_stream
 
 _TORCHS_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "medium"}
@@ -74,12 +74,8 @@ class TrainingRun:
         self.configuration = configuration
         self.device = device
         self.network = Network(configuration.model_params, initial_network_stream(training.seed)).to(device)
-        # On a GPU the optimiser is one that can be recorded in a graph; elsewhere torch chooses.
-        on_gpu = device.type == "cuda"
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=training.eta, fused=on_gpu or None, capturable=on_gpu
-        )
-        self.scheduler = ReduceLROnPlateau(self.optimizer, factor=0.5, patience=training.adaptive_lr_patience)
+        self.optimizer = Adam(self.network.parameters(), training.eta)
+        self.scheduler = Plateau(training.adaptive_lr_patience)
         self.set_size = equal_shares(configuration.model_params.item_num, training.num_trials)
         self.loss_factors = torch.tensor([training.lambda_err, training.lambda_reg], device=device)
         self.iteration = 0  # completed
@@ -94,8 +90,7 @@ class TrainingRun:
     @property
     def learning_rate(self) -> float:
         """Adam's present step size."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
-        return rate
+        return self.optimizer.learning_rate
 
     # -----------------------------------------------------------------------------------------------------------
     # One iteration
@@ -127,18 +122,7 @@ class TrainingRun:
         longest = self.configuration.training_params.gradient_clipping
         if longest > 0:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), longest)
-        (group,) = self.optimizer.param_groups
-        known = group["lr"]
-        if learning_rate is None:
-            self.optimizer.step()
-        else:
-            # The optimiser reads both from here while it is recorded, the second by the name that torch.amp gave it.
-            group["lr"], self.optimizer.found_inf = learning_rate, skip  # type: ignore[attr-defined]
-            try:
-                self.optimizer.step()
-            finally:
-                group["lr"] = known
-                del self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.optimizer.step(learning_rate, skip)
         self.network.project()
 
     def count(self, measured: Tensor, processes: int) -> None:
@@ -149,7 +133,7 @@ class TrainingRun:
         """
         values = measured.tolist()
         loss, error_loss, mean_rate = (value / processes for value in values[:3])
-        self.scheduler.step(loss)
+        self.optimizer.learning_rate = self.scheduler.step_size(loss, self.learning_rate)
         self.iteration += 1
         if loss < self.best_loss:
             self.best_loss, self.patience = loss, 0
@@ -216,10 +200,7 @@ class TrainingRun:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state that `state_dict` gave."""
         self.network.load_state_dict(state["network"])
-        # The checkpoint may come from another kind of device.
-        kind = {name: self.optimizer.param_groups[0][name] for name in ("fused", "capturable")}
-        groups = [{**group, **kind} for group in state["optimizer"]["param_groups"]]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.iteration = state["iteration"]
         self.best_loss = state["best_loss"]
