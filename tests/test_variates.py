@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chi2, kstest
 
-from vwm.model.variates import draw_keys, random_words, standard_normal, uniform
+from vwm.model.variates import draw_keys, minus_log, random_words, standard_normal, uniform
 
 COUNT = 200_000
 
@@ -29,6 +29,25 @@ def test_the_laws() -> None:
         assert kstest(flat, "uniform").pvalue > 1e-4
         assert flat.min() > 0
         assert flat.max() < 1
+
+
+def test_the_logarithm_in_single_precision() -> None:
+    """Over all that it is asked for: 31-bit fractions, the smallest one, those next to 1, and far smaller numbers."""
+    rng = torch.Generator().manual_seed(0)
+    fractions = torch.rand(1_000_000, generator=rng) + 2.0**-32
+    next_to_one = 1 - torch.arange(5000) * 2.0**-24
+    small = torch.exp(-87 * torch.rand(100_000, generator=rng))
+    x = torch.cat([fractions.clamp_max(1.0), next_to_one, small, torch.tensor([2.0**-32, 2.0**-25, 0.5**0.5])])
+    exact = -torch.log(x.double())
+    assert ((minus_log(x).double() - exact).abs() <= 1.5e-7 * exact).all()
+    assert torch.equal(minus_log(x.double()), exact)
+
+
+def test_single_and_double_precision_make_the_same_normal_variates() -> None:
+    (key,) = keys(1)
+    word, _ = random_words(torch.empty(1, COUNT), key[None])
+    single, double = standard_normal(word, torch.float32), standard_normal(word, torch.float64)
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-6)
 
 
 def test_the_tails_of_the_normal() -> None:

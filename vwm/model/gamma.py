@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vwm.model.variates import minus_log, polynomial
+
 DEGREE = 8
 # log(z/α) for α ≥ 1 as a sum over d of s^d·g_d(w) with s = α^(−1/2): row d holds the factors of w^0, w^1, … w^d in g_d,
 # from d = 1 on. Fitted, and checked against scipy's quantile, by benchmarks/fit_gamma_quantile.py.
@@ -55,17 +57,17 @@ def gamma_quantile(normal: Tensor, uniform: Tensor, shape: Tensor) -> tuple[Tens
     small = shape < 1
     alpha = torch.where(small, shape + 1, shape)
     s = torch.rsqrt(alpha)
-    log_ratio, by_s = torch.zeros_like(s), torch.zeros_like(s)  # the sum, and its derivative by s
-    for row in reversed(COEFFICIENTS):
-        term = torch.zeros_like(s)
-        for factor in reversed(row):
-            term = term * normal + factor
+    # Horner's rule for the sum, and for its derivative by s beside it.
+    *rows, row_before, last_row = COEFFICIENTS
+    by_s = polynomial(last_row, normal)
+    log_ratio = by_s * s + polynomial(row_before, normal)
+    for row in reversed(rows):
         by_s = by_s * s + log_ratio
-        log_ratio = log_ratio * s + term
+        log_ratio = log_ratio * s + polynomial(row, normal)
     by_s = by_s * s + log_ratio
     log_ratio = log_ratio * s
     inverse = 1 / shape
-    exponent = torch.where(small, -torch.log(uniform) * inverse, 0)
+    exponent = torch.where(small, minus_log(uniform) * inverse, 0)
     z = alpha * torch.exp(log_ratio - exponent)
     # dα^(−1/2)/dα = −s³/2, and 1/α = s².
     slope = z * (s * s * (1 - by_s * s / 2) + torch.where(small, exponent * inverse, 0))
