@@ -33,6 +33,7 @@ from vwm.model.compiled import compiled
 from vwm.model.recurrence import _add_products, _transmit
 from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
+from vwm.training.workers import use_own_device
 
 TUNED = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -53,7 +54,7 @@ def configuration(units: int, noise: str, factor: float = 0.1) -> Configuration:
 
 def ours(settings: Configuration) -> Callable[[], object]:
     """An iteration as the training loop does it."""
-    run = TrainingRun(settings, torch.device("cpu"))
+    run = TrainingRun(settings, use_own_device())
 
     def iterate() -> None:
         (measured,) = backward([run], 0)

@@ -87,6 +87,20 @@ def test_gradients_are_finite_at_an_error_of_zero_and_of_pi(
     assert readout.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trials_last", [False, True])
+def test_gradients_are_those_of_finite_differences(kind: ErrorDef, trials_last: bool):
+    """Whichever of its dimensions a read-out has next to each other in memory."""
+    rng = torch.Generator().manual_seed(0)
+    readout = torch.randn((4, 2, 3, 2, 2), generator=rng, dtype=torch.float64)
+    if trials_last:
+        readout = readout.movedim(2, -1).contiguous().movedim(-1, 2)
+    angle = torch.rand((2, 3, 2), generator=rng, dtype=torch.float64)
+    present = torch.tensor([[[True, True], [True, False], [False, True]]] * 2)
+    trials = Trials(present.sum(-1), present, angle, angle)
+    assert torch.autograd.gradcheck(lambda u: error_loss(kind, u, trials), readout.requires_grad_())
+
+
 def test_a_silent_read_out_has_finite_gradients():
     for kind in KINDS:
         readout = torch.zeros((3, 1, 1, 2), requires_grad=True)

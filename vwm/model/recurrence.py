@@ -327,7 +327,8 @@ class _Run(Function):
     ) -> tuple[Tensor, Tensor]:
         members, trials, _ = input_drive.shape
         first_decode = trial.steps - trial.decode_steps
-        readout = input_drive.new_empty(trial.decode_steps, members, trials, readout_weights.shape[1])
+        # Trials last: what the loss does to every estimate then goes through long rows.
+        readout = input_drive.new_empty(trial.decode_steps, members, readout_weights.shape[1], trials)
         batch = _Batch(trial, weights, input_drive)
         is_training = any(ctx.needs_input_grad)
         # Without a way back nothing is kept: a few steps at a time go through the same buffers.
@@ -343,16 +344,15 @@ class _Run(Function):
             batch.run(stretch)
             decoded = range(stretch.first_decode - first_decode, stretch.stop - first_decode)
             if decoded:
-                estimate = torch.bmm(_by_member(stretch.heard), readout_weights.transpose(1, 2))
-                estimate = estimate.view(members, len(decoded), trials, -1).transpose(0, 1)
-                readout[decoded.start : decoded.stop] = estimate
+                heard = stretch.heard.transpose(2, 3)
+                torch.matmul(readout_weights, heard, out=readout[decoded.start : decoded.stop])
         assert stretch is not None
         if is_training:
             ctx.trial, ctx.starts, ctx.last = trial, starts, stretch
             ctx.save_for_backward(weights, input_drive, readout_weights)
         else:
             stretch.give_back()
-        return batch.total.mean(2) / trial.steps, readout
+        return batch.total.mean(2) / trial.steps, readout.transpose(2, 3)
 
     @staticmethod
     @once_differentiable
