@@ -1,14 +1,16 @@
 """One iteration of training: its time and memory against what a user would otherwise run, and against the machine.
 
-Each row is a process of its own on one core, one after the other, and times are processor seconds, so that other work
-on the machine disturbs as little as it can. "published" is benchmarks/published_loop.py; "tuned" is the same with the
-settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which has
-neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is what
-the matrix products, the random variates and the memory of an iteration take at the rates that this machine reaches with
-each of them alone. Memory is the largest of the process; "empty" is one that has only imported torch and made an
-optimiser. The table is also written to benchmarks/results/iteration.csv.
+Each row is processes of their own on one core, and times are processor seconds, so that other work on the machine
+disturbs as little as it can. What the published implementation takes differs between processes, since it waits for
+memory: so all are measured in turn some times over, and a row has the median over processes of the median over
+iterations, with the least and the most of them. "published" is benchmarks/published_loop.py; "tuned" is the same with
+the settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which
+has neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is
+what the matrix products, the random variates and the memory of an iteration take at the rates that this machine reaches
+with each of them alone. Memory is the most that a process held, the median over processes; "empty" is one that has only
+imported torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv.
 
-Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--repeats 5]
+Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 3]
 """
 
 import argparse
@@ -168,11 +170,19 @@ def in_a_process(name: str, units: int, noise: str, repeats: int) -> dict[str, f
     return result
 
 
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of each column, and of the seconds also the smallest and the largest."""
+    seconds_each = [row["seconds"] for row in rows]
+    middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    return {**middle, "least": min(seconds_each), "most": max(seconds_each)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="iterations that each of them is timed for")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -186,17 +196,22 @@ def main() -> None:
     if not has_jax:
         print("JAX is not installed here, so its rows are left out; `pip install jax` adds them.")
     names = [name for name in (*IMPLEMENTATIONS, "limit") if has_jax or name != "JAX"]
-    print(f"{'':16}{'seconds':>9}{'× vwm':>8}{'GiB':>7}{'first s':>9}")
+    print(f"{'':16}{'seconds':>9}{'least':>9}{'most':>9}{'× vwm':>8}{'GiB':>7}{'first s':>9}")
     table: list[dict[str, object]] = []
     for units in given.units:
         for noise in given.noise:
             in_a_process("vwm", units, noise, 1)  # compiles, as the first run of a sweep does for the others
-            rows = {name: in_a_process(name, units, noise, given.repeats) for name in names}
+            each = [
+                {name: in_a_process(name, units, noise, given.repeats) for name in names}
+                for _ in range(given.processes)
+            ]
+            rows = {name: medians([measured[name] for measured in each]) for name in names}
             print(f"N {units}, {noise}")
             for name, row in rows.items():
                 ratio = row["seconds"] / rows["vwm"]["seconds"]
                 rest = "" if name == "limit" else f"{row['memory']:7.2f}{row['first']:9.1f}"
-                print(f"  {name:14}{row['seconds']:9.3f}{ratio:8.2f}{rest}", flush=True)
+                times = "".join(f"{row[which]:9.3f}" for which in ("seconds", "least", "most"))
+                print(f"  {name:14}{times}{ratio:8.2f}{rest}", flush=True)
                 table.append({"units": units, "noise": noise, "implementation": name, **row})
             text = pd.DataFrame(table).assign(torch=torch.__version__).round(4).to_csv(index=False)
             write_atomically(given.results / "iteration.csv", text)
