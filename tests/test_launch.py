@@ -77,8 +77,11 @@ def test_a_launch_trains_every_run_and_a_second_one_repeats_none(place: Path) ->
     file = write_sweep(place, grid={NOISE: [0.1, 0.2]})
     sweep = read_sweep(file)
 
-    first = vwm_sweep("launch", file.name, cwd=place)
+    temporary = place / "temporary"
+    temporary.mkdir()
+    first = vwm_sweep("launch", file.name, cwd=place, TMPDIR=str(temporary))
     assert first.returncode == 0, first.stdout + first.stderr
+    assert [path.name for path in temporary.iterdir() if "torch" in path.name] == []
     runs = runs_of(sweep, place)
     assert states(sweep, place) == ["finished", "finished"]
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.path.iterdir()}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from vwm.config_file import load_configuration
@@ -123,7 +124,12 @@ def run_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str], requests: 
         requests: what this job is asked to do.
         may_ask: whether this process writes the stop files: of the processes of a job on several nodes, one does.
     """
-    torchrun = _start_torchrun(runs, arguments)
+    with TemporaryDirectory(prefix="vwm-torchrun-", ignore_cleanup_errors=True) as folder:
+        # Not told where, torchrun leaves a folder among the temporary files of every node, and nobody removes it.
+        return _wait_for(_start_torchrun(runs, [*arguments, f"--log-dir={folder}"]), runs, requests, may_ask)
+
+
+def _wait_for(torchrun: "subprocess.Popen[bytes]", runs: Sequence[RunFolder], requests: Requests, may_ask: bool) -> int:
     asked = not may_ask
     while torchrun.poll() is None:
         reason = None if asked else requests.reason()
