@@ -203,8 +203,8 @@ class Recorded:
         """Record an iteration without computing it.
 
         Args:
-            runs: at least one iteration of them was computed by `backward` and `update` before, which makes the state
-                of the optimiser and loads what cannot be loaded while recording.
+            runs: at least one iteration of them was computed by `backward` and `update` before, which makes the
+                gradients and loads what cannot be loaded while recording.
             stream: on which `backward` was called: gradients go to the stream that they were first computed on.
 
         Raises:
