@@ -24,6 +24,6 @@ def write_sweep(folder: Path, name: str = "tiny", **parts: Any) -> Path:
     return path
 
 
-def vwm_sweep(*arguments: object, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command vwm-sweep to its end, with some variables in its environment."""
-    return python(*SWEEP, *arguments, cwd=cwd, **variables)
+def vwm_sweep(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command vwm-sweep to its end."""
+    return python(*SWEEP, *arguments, cwd=cwd)

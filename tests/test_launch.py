@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import differing_files, environment, wait_until
+from tests.conftest import differing_files, environment, python, wait_until
 from tests.sweep_files import SWEEP, vwm_sweep, write_sweep
 from vwm.sweep.grid import Sweep, read_sweep
 from vwm.sweep.ledger import Ledger
@@ -79,7 +79,7 @@ def test_a_launch_trains_every_run_and_a_second_one_repeats_none(place: Path) ->
 
     temporary = place / "temporary"
     temporary.mkdir()
-    first = vwm_sweep("launch", file.name, cwd=place, TMPDIR=str(temporary))
+    first = python(*SWEEP, "launch", file.name, cwd=place, TMPDIR=str(temporary))
     assert first.returncode == 0, first.stdout + first.stderr
     assert [path.name for path in temporary.iterdir() if "torch" in path.name] == []
     runs = runs_of(sweep, place)
