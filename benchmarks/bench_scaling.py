@@ -20,11 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from benchmarks.bench_iteration import limit, ours, seconds
-from vwm.behaviour.figures import DISTINCT_COLOURS, GREY, new_figure, style
 from vwm.config import Configuration
 from vwm.files import write_atomically
 from vwm.model.losses import error_loss
@@ -122,8 +120,10 @@ def data_parallel(processes: int, folder: Path) -> float:
     return (moments[-1] - moments[0]) / ROWS / ITERATIONS_OF_A_ROW
 
 
-def draw(table: pd.DataFrame, path: Path) -> None:
+def draw(table: Any, path: Path) -> None:
     """Time and memory against what was varied, on log axes."""
+    from vwm.behaviour.figures import DISTINCT_COLOURS, GREY, new_figure, style
+
     with style():
         figure = new_figure(10, 5)
         axes = figure.subplots(2, len(LABELS), sharex="col", sharey="row")
@@ -152,6 +152,8 @@ def main() -> None:
     if given.one:
         print(json.dumps(measure(given.one[0], int(given.one[1]), given.repeats)))
         return
+    import pandas as pd  # not above, where it would count as memory of the processes that are measured
+
     print(f"torch {torch.__version__}, {platform.machine()}, one core a process; medians of {given.repeats}")
     print(f"{'varied':<12}{'value':>7}{'seconds':>10}{'limit':>9}{'× limit':>9}{'GiB':>7}", flush=True)
     rows = []
