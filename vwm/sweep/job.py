@@ -130,6 +130,7 @@ def run_torchrun(runs: Sequence[RunFolder], arguments: Sequence[str], requests: 
 
 
 def _wait_for(torchrun: "subprocess.Popen[bytes]", runs: Sequence[RunFolder], requests: Requests, may_ask: bool) -> int:
+    """Hand requests on until torchrun and its workers have ended; returns its exit code."""
     asked = not may_ask
     while torchrun.poll() is None:
         reason = None if asked else requests.reason()
