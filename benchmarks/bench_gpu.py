@@ -32,11 +32,13 @@ from vwm.config import Configuration
 from vwm.files import write_atomically
 from vwm.model import recurrence
 from vwm.model.recurrence import POOL
-from vwm.training.iteration import Batches
+from vwm.training.batches import Batches
+from vwm.training.pack_speed import iterate
 from vwm.training.training_run import TrainingRun
 from vwm.training.workers import Workers
 
 RESULTS = Path(__file__).with_name("results")
+TOGETHER = 25  # recorded iterations, which are launched ahead of their results
 OURS = ("steps", "steps, recorded", "kernel", "kernel, recorded")
 
 
@@ -52,21 +54,22 @@ def runs_of(settings: Configuration, members: int) -> list[TrainingRun]:
     ]
 
 
-def ours(settings: Configuration, members: int, way: str) -> Callable[[], object]:
-    """An iteration of a pack in one of four ways."""
-    workers = Workers()
-    runs, batches = runs_of(settings, members), Batches(workers)
+def ours(settings: Configuration, members: int, way: str) -> Callable[[int], object]:
+    """So many iterations of a pack in one of four ways."""
+    runs, batches = runs_of(settings, members), Batches(Workers())
     batches._may_record = way.endswith("recorded")
+    return partial(iterate, runs, batches)
 
-    def iterate() -> None:
-        for run, computed in zip(runs, batches.iterate(runs), strict=True):
-            if computed.was_finite is None:
-                assert run.update(computed.measured, 1)
-            else:
-                assert computed.was_finite
-                run.count(computed.measured, 1)
 
-    return iterate
+def others(name: str, settings: Configuration) -> Callable[[int], object]:
+    """So many iterations of what a user would otherwise run."""
+    iterate_once = OTHERS[name](settings)
+
+    def iterate_often(count: int) -> None:
+        for _ in range(count):
+            iterate_once()
+
+    return iterate_often
 
 
 OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
@@ -76,23 +79,25 @@ OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
 }
 
 
-def measure(make: Callable[[], Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds and peak memory of an iteration, and seconds until the third, which holds all that is done once."""
+def measure(make: Callable[[], Callable[[int], object]], repeats: int, together: int) -> dict[str, float]:
+    """Milliseconds and peak memory of an iteration, and seconds until the third, which holds all that is done once.
+
+    The GPU is waited for after so many iterations as are timed together.
+    """
     POOL.clear()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    iterate = make()
-    for _ in range(3):
-        iterate()
+    iterate_often = make()
+    iterate_often(3)
     torch.cuda.synchronize()
     first = time.perf_counter() - start
     times = []
     for _ in range(repeats):
         before = time.perf_counter()
-        iterate()
+        iterate_often(together)
         torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - before))
+        times.append(1000 * (time.perf_counter() - before) / together)
     return {"ms": statistics.median(times), "GiB": torch.cuda.max_memory_allocated() / 2**30, "first_s": first}
 
 
@@ -111,8 +116,8 @@ def iterations(units: list[int], noises: list[str], repeats: int) -> Iterator[di
         for name in names:
             few = min(repeats, 5) if name == "published" else repeats
             with in_way(name):
-                make = partial(OTHERS[name], settings) if name in OTHERS else partial(ours, settings, 1, name)
-                found[name] = measure(make, few)
+                make = partial(others, name, settings) if name in OTHERS else partial(ours, settings, 1, name)
+                found[name] = measure(make, few, TOGETHER if name.endswith("recorded") else 1)
         print(f"N {n}, {noise}")
         for name, row in found.items():
             ratio = row["ms"] / found["kernel, recorded"]["ms"]
@@ -127,7 +132,7 @@ def packs(units: list[int], members: list[int], repeats: int) -> Iterator[dict[s
     for n in units:
         alone = None
         for count in members:
-            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), repeats)
+            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), min(repeats, 5), TOGETHER)
             speed = 1000 * count / row["ms"]
             alone = alone or speed
             print(

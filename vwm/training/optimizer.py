@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+ENOUGH = 1 - 1e-4
+"""A loss has fallen where it is below so much of the best one."""
+
+SMALLEST = 1e-8
+"""A step size is not halved where half of it would not be above."""
+
 
 class Adam:
     """Adam (Kingma & Ba 2015) with torch's defaults: β₁ 0.9, β₂ 0.999, ε 1e-8, no weight decay.
@@ -100,11 +106,11 @@ class Plateau:
 
     def step_size(self, loss: float, now: float) -> float:
         """The step size after an iteration with this loss, where it was ``now``."""
-        self.best, self.bad = (loss, 0) if loss < self.best * (1 - 1e-4) else (self.best, self.bad + 1)
+        self.best, self.bad = (loss, 0) if loss < self.best * ENOUGH else (self.best, self.bad + 1)
         if self.bad <= self.patience:
             return now
         self.bad = 0
-        return now / 2 if now / 2 > 1e-8 else now
+        return now / 2 if now / 2 > SMALLEST else now
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step size depends on, by torch's names."""

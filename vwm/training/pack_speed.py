@@ -1,14 +1,15 @@
 """How fast packs of different sizes train on this machine."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from vwm.config import Configuration
 from vwm.model.recurrence import POOL
-from vwm.training.iteration import Batches
+from vwm.training.batches import Batches
 from vwm.training.training_run import TrainingRun
 from vwm.training.workers import Workers, use_own_device
 
@@ -75,20 +76,27 @@ def _speed(configuration: Configuration, count: int) -> PackSpeed:
         for seed in range(count)
     ]
     batches = Batches(workers)
-    start = 0.0
-    for iteration in range(_WARM_UP + _TIMED):
-        if iteration == _WARM_UP:
-            _wait_for(workers.device)
-            start = time.perf_counter()
-        for run, computed in zip(runs, batches.iterate(runs), strict=True):
-            if computed.was_finite is None:
-                run.update(computed.measured, 1)
-            elif computed.was_finite:
-                run.count(computed.measured, 1)
+    iterate(runs, batches, _WARM_UP)
+    _wait_for(workers.device)
+    start = time.perf_counter()
+    iterate(runs, batches, _TIMED)
     _wait_for(workers.device)
     seconds = time.perf_counter() - start
     gib = torch.cuda.max_memory_allocated() / 2**30 if is_on_gpu else 0.0
     return PackSpeed(count, count * _TIMED / seconds, gib)
+
+
+def iterate(runs: Sequence[TrainingRun], batches: Batches, count: int) -> None:
+    """Train runs that are computed as one batch for so many iterations, in one process and with nothing saved."""
+    left = count
+    while left > 0:
+        for run, computed in batches.iterate(runs, partial(_is_one_more, iter(range(left - 1)))):
+            computed.count(run, 1)
+            left -= run is runs[0]
+
+
+def _is_one_more(left: Iterator[int]) -> bool:
+    return next(left, None) is not None
 
 
 def _wait_for(device: torch.device) -> None:

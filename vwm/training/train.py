@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -13,8 +13,9 @@ from vwm.errors import UserError
 from vwm.files import Locked, locked, write_atomically
 from vwm.model.network import batch_shape
 from vwm.training import checkpoint
+from vwm.training.batches import Batches
 from vwm.training.evaluation import evaluate, write_result
-from vwm.training.iteration import Batches, Computed
+from vwm.training.iteration import Computed
 from vwm.training.progress import ProgressDisplay
 from vwm.training.run_folder import Phase, Reason, RunFolder, RunState
 from vwm.training.saving import Saving
@@ -85,14 +86,11 @@ class Member:
 
     def record(self) -> None:
         """Begin to write the history row and the checkpoint that are due after this iteration."""
-        training = self.run.configuration.training_params
-        row_is_due = self.run.iteration % training.logging_period == 0 or self.run.ended_by is not None
-        kept_is_due = training.keep_every > 0 and self.run.iteration % training.keep_every == 0
         row = None
-        if row_is_due:
+        if self.run.row_is_due:
             row = self.run.close_window()
             self.mean_abs_error = sum(row["mean_abs_error"]) / len(row["mean_abs_error"])
-        if row_is_due or kept_is_due:
+        if row is not None or self.run.kept_checkpoint_is_due:
             self.save(row)
 
     def save(self, row: dict[str, Any] | None = None) -> None:
@@ -244,68 +242,78 @@ def _train(pack: Sequence[Member], workers: Workers, stop: StopRequests, display
             active.remove(member)
         if not active:
             return
-        for member, computed, reason in _agree(active, _iterate(active, workers, batches), workers, stop):
-            if not _count(member.run, computed, workers):
+        failed, reasons = _iterate(active, workers, batches, stop, display)
+        for member, reason in zip(list(active), reasons, strict=True):
+            if member in failed:
                 _quarantine(member, display)
                 active.remove(member)
                 continue
             member.record()
-            display.advance(
-                member.folder.path, member.run.iteration, member.num_iterations, member.speed, member.mean_abs_error
-            )
             if reason is not None and member.run.ended_by is None:
                 _leave_unfinished(member, reason, display)
                 active.remove(member)
-            else:
-                member.heartbeat()
 
 
-def _iterate(active: Sequence[Member], workers: Workers, batches: Batches) -> list[Computed]:
-    """This iteration of every member; gradients that no step was taken from are averaged over all processes."""
-    computed = batches.iterate([member.run for member in active])
+def _iterate(
+    active: Sequence[Member], workers: Workers, batches: Batches, stop: StopRequests, display: ProgressDisplay
+) -> tuple[list[Member], list[Reason | None]]:
+    """Iterate every member once or more, until something may have to be saved.
+
+    Returns:
+        Those whose loss or gradient was not finite, and for each member why it should stop, or None.
+    """
+
+    def go_on() -> bool:
+        return all(stop.reason(member.folder) is None for member in active)
+
+    computed = batches.iterate([member.run for member in active], go_on)
+    reasons: list[Reason | None] | None = None
     if workers.size > 1:
-        for member in active:
-            gradients = [parameter.grad for parameter in member.run.network.parameters() if parameter.grad is not None]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            workers.add_up(flat)
-            flat /= workers.size
-            for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-    return computed
+        computed, reasons = _add_up(active, list(computed), workers, stop)
+    of_run = {id(member.run): member for member in active}
+    failed: list[Member] = []
+    for run, each in computed:
+        member = of_run[id(run)]
+        if member in failed or run.ended_by is not None:
+            continue  # The GPU has left it as it was.
+        if not each.count(run, workers.size):
+            failed.append(member)
+            continue
+        display.advance(member.folder.path, run.iteration, member.num_iterations, member.speed, member.mean_abs_error)
+        member.heartbeat()
+    return failed, reasons or [stop.reason(member.folder) for member in active]
 
 
-def _agree(
-    active: Sequence[Member], computed: Sequence[Computed], workers: Workers, stop: StopRequests
-) -> list[tuple[Member, Computed, Reason | None]]:
-    """Add up over all processes what was measured and who was asked to stop: all ranks then decide alike."""
-    # What is to be added up over processes is on the GPU, and what a recorded iteration gives is on the CPU already.
+def _add_up(
+    active: Sequence[Member], computed: Sequence[tuple[TrainingRun, Computed]], workers: Workers, stop: StopRequests
+) -> tuple[Iterator[tuple[TrainingRun, Computed]], list[Reason | None]]:
+    """Average the gradients over all processes, and add up what was measured and who was asked to stop.
+
+    All ranks then decide alike.
+    """
+    for run, _ in computed:
+        gradients = [parameter.grad for parameter in run.network.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        workers.add_up(flat)
+        flat /= workers.size
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
     stops = torch.zeros(len(active), len(REASONS), dtype=torch.float64)
     for row, member in zip(stops, active, strict=True):
         # Only the first process looks at files, since two might see a new file at different steps.
         reason = stop.reason(member.folder) if workers.is_first else stop.signalled()
         if reason is not None:
             row[REASONS.index(reason)] = 1
-    if workers.size > 1:
-        vectors = [each.measured for each in computed]
-        shared = torch.cat([*vectors, stops.flatten().to(workers.device)])
-        workers.add_up(shared)
-        *sums, flags = torch.split(shared, [*(len(vector) for vector in vectors), stops.numel()])
-        stops = flags.view_as(stops).cpu()
-        computed = [replace(each, measured=vector) for each, vector in zip(computed, sums, strict=True)]
-    agreed = []
-    for member, each, row in zip(active, computed, stops.tolist(), strict=True):
-        reasons = [reason for reason, count in zip(REASONS, row, strict=True) if count > 0]
-        agreed.append((member, each, reasons[0] if reasons else None))
-    return agreed
-
-
-def _count(run: TrainingRun, computed: Computed, workers: Workers) -> bool:
-    """Take the step of an iteration, unless that was done with it, and count it; False if it is not finite."""
-    if computed.was_finite is None:
-        return run.update(computed.measured, workers.size)
-    if computed.was_finite:
-        run.count(computed.measured, workers.size)
-    return computed.was_finite
+    vectors = [each.measured for _, each in computed]
+    shared = torch.cat([*vectors, stops.flatten().to(workers.device)])
+    workers.add_up(shared)
+    *sums, flags = torch.split(shared, [*(len(vector) for vector in vectors), stops.numel()])
+    reasons = [
+        next((reason for reason, count in zip(REASONS, row, strict=True) if count > 0), None)
+        for row in flags.view_as(stops).tolist()
+    ]
+    added_up = [(run, replace(each, measured=total)) for (run, each), total in zip(computed, sums, strict=True)]
+    return iter(added_up), reasons
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -92,6 +92,24 @@ class TrainingRun:
         """Adam's present step size."""
         return self.optimizer.learning_rate
 
+    @property
+    def row_is_due(self) -> bool:
+        """Whether a row of the history is due after the last iteration."""
+        return self.iteration % self.configuration.training_params.logging_period == 0 or self.ended_by is not None
+
+    @property
+    def kept_checkpoint_is_due(self) -> bool:
+        """Whether a numbered checkpoint is due after the last iteration."""
+        keep_every = self.configuration.training_params.keep_every
+        return keep_every > 0 and self.iteration % keep_every == 0
+
+    @property
+    def iterations_to_save(self) -> int:
+        """Iterations until a row or a numbered checkpoint is due, if the run does not stop early."""
+        training = self.configuration.training_params
+        periods = [period for period in (training.logging_period, training.keep_every) if period > 0]
+        return min(training.num_iterations - self.iteration, *(p - self.iteration % p for p in periods))
+
     # -----------------------------------------------------------------------------------------------------------
     # One iteration
     # -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,120 @@
+"""The runs of a pack in the batches that are computed together, on a GPU recorded and replayed."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from vwm.model.network import noise_law
+from vwm.model.recurrence import POOL
+from vwm.training.iteration import Computed, backward
+from vwm.training.recorded import Recorded, can_be_recorded
+from vwm.training.training_run import TrainingRun
+from vwm.training.workers import Workers
+
+
+class Batches:
+    """Runs of one pack, in the batches that are computed together, for as long as the pack is trained."""
+
+    def __init__(self, workers: Workers) -> None:
+        """Nothing is recorded yet."""
+        self._workers = workers
+        self._too_many: float = float("inf")  # runs that the memory did not hold together
+        self._may_record = workers.device.type == "cuda" and workers.size == 1
+        self._stream = torch.cuda.Stream() if self._may_record else None  # type: ignore[no-untyped-call]
+        self._recorded: dict[tuple[int, ...], Recorded] = {}
+        self._computed_once: set[tuple[int, ...]] = set()
+
+    def iterate(self, runs: Sequence[TrainingRun], go_on: Callable[[], bool]) -> Iterator[tuple[TrainingRun, Computed]]:
+        """One iteration of each of these runs, or all to the next row of the history where they are recorded.
+
+        The caller counts each one before it takes the next. What a run's iterations have made of it is complete when
+        all are taken.
+
+        Args:
+            runs: of the pack, all that are still trained.
+            go_on: asked between iterations that are recorded; they end soon when it says False.
+        """
+        for batch in self._divided(runs):
+            yield from self._iterate_together(batch, go_on)
+
+    def _divided(self, runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
+        """The runs that are computed together.
+
+        On a GPU they are one batched computation for each law of the noise and way to compute. On a CPU batching gains
+        nothing, and one by one each run's arithmetic is to the last bit what it is when the run is trained alone.
+        """
+        if not self._workers.batch_packs:
+            return [[run] for run in runs]
+        batches: dict[tuple[object, ...], list[TrainingRun]] = {}
+        for run in runs:
+            configuration = run.configuration
+            way = configuration.training_params.matmul_precision, configuration.worth_compiling
+            kind = (*noise_law(configuration.model_params), *way)
+            batches.setdefault(kind, []).append(run)
+        return list(batches.values())
+
+    def _iterate_together(
+        self, runs: Sequence[TrainingRun], go_on: Callable[[], bool]
+    ) -> Iterator[tuple[TrainingRun, Computed]]:
+        """Runs in one computation, or in halves for as long as the memory does not hold them together.
+
+        Nothing is lost by a second try: the random numbers of an iteration do not depend on what was drawn before.
+        """
+        if len(runs) >= self._too_many:
+            half = len(runs) // 2
+            yield from self._iterate_together(runs[:half], go_on)
+            yield from self._iterate_together(runs[half:], go_on)
+            return
+        try:
+            computed = self._recorded_or_not(runs, go_on)
+        except torch.OutOfMemoryError:
+            if len(runs) == 1 and not self._recorded:
+                raise
+            computed = None
+        if computed is not None:
+            yield from computed
+            return
+        # Outside of the handler, whose traceback would keep the tensors of the failed try alive.
+        if self._recorded:
+            self._may_record = False  # It may be what the graphs hold that is missing now.
+        else:
+            self._too_many = len(runs)
+        self._recorded.clear()
+        POOL.clear()
+        if self._workers.device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield from self._iterate_together(runs, go_on)
+
+    def _recorded_or_not(
+        self, runs: Sequence[TrainingRun], go_on: Callable[[], bool]
+    ) -> Iterator[tuple[TrainingRun, Computed]]:
+        key = tuple(id(run) for run in runs)
+        is_new = key not in self._recorded and key in self._computed_once
+        if self._stream is not None and self._may_record and is_new and can_be_recorded(runs):
+            # A graph that shares a run with these is of a time when the pack was larger.
+            self._recorded = {other: graph for other, graph in self._recorded.items() if not set(other) & set(key)}
+            try:
+                self._recorded[key] = Recorded(runs, self._stream)
+            except RuntimeError as error:  # The memory does not hold it beside what is there, or a driver refuses.
+                self._may_record = False
+                reason = str(error).splitlines()[0]
+                print(f"Training goes on without a CUDA graph, more slowly: {reason}", file=sys.stderr)
+        if key in self._recorded:
+            return self._recorded[key].iterate(go_on)
+        self._computed_once.add(key)
+        with self._on_own_stream():
+            rows = backward(runs, self._workers.rank)
+        return iter([(run, Computed(row)) for run, row in zip(runs, rows, strict=True)])
+
+    @contextmanager
+    def _on_own_stream(self) -> Iterator[None]:
+        """Compute on the stream that is recorded, where one may be, before and after all that is on the usual one."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self._stream)
