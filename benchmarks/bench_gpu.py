@@ -10,6 +10,7 @@ Usage: python -m benchmarks.bench_gpu [--units 64 256] [--noise gamma none] [--p
 """
 
 import argparse
+import datetime
 import importlib.util
 import itertools
 import statistics
@@ -132,7 +133,7 @@ def packs(units: list[int], members: list[int], repeats: int) -> Iterator[dict[s
     for n in units:
         alone = None
         for count in members:
-            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), min(repeats, 5), TOGETHER)
+            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), min(repeats, 3), TOGETHER)
             speed = 1000 * count / row["ms"]
             alone = alone or speed
             print(
@@ -194,8 +195,8 @@ def main() -> None:
         table: list[dict[str, object]] = []
         for row in rows:
             table.append(row)
-            text = pd.DataFrame(table).assign(card=card, torch=torch.__version__).round(3).to_csv(index=False)
-            write_atomically(given.results / f"{name}.csv", text)
+            frame = pd.DataFrame(table).round(3).assign(card=card, torch=torch.__version__, date=datetime.date.today())
+            write_atomically(given.results / f"{name}.csv", frame.to_csv(index=False))
     draw(given.results)
 
 

@@ -90,6 +90,17 @@ def test_what_was_measured_for_a_profile_decides_and_is_told(tmp_path: Path) -> 
     assert WORTH_DOUBLING * 700 > 720
 
 
+def test_runs_that_a_gpu_computes_in_different_ways_are_measured_apart() -> None:
+    """With torch's gamma sampler there is no kernel and no graph: a hundred times fewer iterations a second."""
+
+    def kind(**model: object) -> str:
+        return kind_of(Configuration.model_validate({"model_params": model}))
+
+    assert kind(gamma_sampler="quantile") == kind(gamma_sampler="auto") != kind(gamma_sampler="torch")
+    assert len({kind(spike_noise_type="gauss", gamma_sampler=each) for each in ("quantile", "torch")}) == 1
+    assert len({kind(spike_noise_factor=0.0, gamma_sampler=each) for each in ("quantile", "torch")}) == 1
+
+
 @pytest.mark.parametrize("content", ["[]", '{"64 units": {"runs": 4}}', '{"64 units": 3}', "{"])
 def test_a_damaged_file_of_measurements_is_refused(tmp_path: Path, content: str) -> None:
     profile = tmp_path / "gpus.yaml"

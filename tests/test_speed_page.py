@@ -1,10 +1,11 @@
-"""What the page on speed and `runs_per_job: auto` say is what the benchmarks wrote."""
+"""What the pages on speed and results and `runs_per_job: auto` say is what the benchmarks wrote."""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from benchmarks import whole_trainings
 from vwm.config import Configuration
 from vwm.sweep.packing import estimated_pack
 
@@ -72,3 +73,12 @@ def test_the_page_has_the_packs_of_the_benchmark() -> None:
     for name, *cells in rows:
         packs = PACKS[PACKS["units"] == int(name.removeprefix("N "))]
         assert [int(cell.replace(",", "")) for cell in cells] == [round(speed) for speed in packs["iterations_per_s"]]
+
+
+def test_the_page_of_results_has_the_tables_of_whole_trainings() -> None:
+    page = (PROJECT / "docs" / "results.md").read_text()
+    table = pd.read_csv(whole_trainings.TABLE)
+    assert len(table) == 64
+    assert "\n".join(whole_trainings.summary(table)) in page
+    assert "\n".join(whole_trainings.by_seed(table)) in page
+    assert f"{table['iterations'].sum():,}" in page
