@@ -8,7 +8,8 @@ the settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of 
 has neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed. The limit is
 what the matrix products, the random variates and the memory of an iteration take at the rates that this machine reaches
 with each of them alone. Memory is the most that a process held, the median over processes; "empty" is one that has only
-imported torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv.
+imported torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv, and a
+picture of the limit beside it.
 
 Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 3]
 """
@@ -95,8 +96,8 @@ def seconds(iterate: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
-def limit(settings: Configuration, repeats: int) -> float:
-    """Seconds for what no implementation can leave out, each part at the rate that it reaches alone.
+def limit(settings: Configuration, repeats: int) -> dict[str, float]:
+    """Seconds for each part of what no implementation can leave out, at the rate that it reaches alone.
 
     These are the matrix products (one a step forward and one back, and the sum over steps and trials for the gradient
     of the weights), the random variates, and the memory: transmitted rates, their slopes and those of the activation
@@ -115,9 +116,11 @@ def limit(settings: Configuration, repeats: int) -> float:
         for _ in range(model.steps):  # of rates that have just been computed, and so are in a cache
             torch.bmm(kept[0][0], weights, out=product)
 
-    total = 2 * median(products)
-    total += median(lambda: _add_products(torch.zeros_like(weights), *kept))
-    total += (3 if is_noisy else 2) * median(lambda: kept[0].copy_(kept[1]))
+    parts = {
+        "products": 2 * median(products) + median(lambda: _add_products(torch.zeros_like(weights), *kept)),
+        "variates": 0.0,
+        "traffic": (3 if is_noisy else 2) * median(lambda: kept[0].copy_(kept[1])),
+    }
     if is_noisy:
         arrays = (kept[0][0], torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 1), kept[1][0], kept[1][1])
         draw = compiled(_transmit, (model.spike_noise_type,), arrays, True)
@@ -126,8 +129,8 @@ def limit(settings: Configuration, repeats: int) -> float:
             for _ in range(model.steps + model.decode_steps):
                 draw(*arrays)
 
-        total += median(transmit)
-    return total
+        parts["variates"] = median(transmit)
+    return parts
 
 
 def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]:
@@ -138,7 +141,8 @@ def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]
         torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
         return {"seconds": 0.0, "first": 0.0, "memory": memory()}
     if name == "limit":
-        return {"seconds": limit(settings, repeats), "first": 0.0, "memory": 0.0}
+        parts = limit(settings, repeats)
+        return {"seconds": sum(parts.values()), "first": 0.0, "memory": 0.0, **parts}
     start = time.perf_counter()
     iterate = {
         "published": lambda: PublishedLoop(settings).iterate,
@@ -175,6 +179,40 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
     seconds_each = [row["seconds"] for row in rows]
     middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     return {**middle, "least": min(seconds_each), "most": max(seconds_each)}
+
+
+def draw(results: Path) -> None:
+    """What vwm takes, with the parts of the limit in it, a bar for each noise."""
+    import pandas as pd
+    from matplotlib.patches import Patch
+
+    from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
+
+    table = pd.read_csv(results / "iteration.csv")
+    colours = (*DISTINCT_COLOURS[:3], "0.8")
+    with style():
+        figure = new_figure(9, 2.6)
+        panels = figure.subplots(1, 2)
+        for axes, (units, rows) in zip(panels, table.groupby("units"), strict=True):
+            noises = list(dict.fromkeys(rows["noise"]))
+            for place, noise in enumerate(noises):
+                each = rows[rows["noise"] == noise].set_index("implementation")
+                ours = each["seconds"]["vwm"]
+                parts = [each[part]["limit"] for part in ("products", "variates", "traffic")]
+                left = 0.0
+                for part, colour in zip([*parts, ours - sum(parts)], colours, strict=True):
+                    axes.barh(place, 1000 * part, left=1000 * left, color=colour, height=0.6)
+                    left += part
+                ratio = each["seconds"]["published"] / ours
+                axes.text(1020 * ours, place, f"published: {ratio:.0f} times", va="center", fontsize=8)
+            axes.set_yticks(range(len(noises)), [noise.replace("none", "no noise") for noise in noises])
+            axes.invert_yaxis()
+            widest = rows[rows["implementation"] == "vwm"]["seconds"].max()
+            axes.set(xlabel="ms an iteration", title=f"N = {units}", xlim=(0, 1000 * 1.45 * widest))
+        names = ("matrix products", "random variates", "memory traffic", "the rest")
+        handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+        figure.savefig(results / "iteration.png")
 
 
 def main() -> None:
@@ -215,6 +253,7 @@ def main() -> None:
                 table.append({"units": units, "noise": noise, "implementation": name, **row})
             text = pd.DataFrame(table).assign(torch=torch.__version__).round(4).to_csv(index=False)
             write_atomically(given.results / "iteration.csv", text)
+    draw(given.results)
 
 
 if __name__ == "__main__":
