@@ -55,20 +55,21 @@ def runs_of(settings: Configuration, members: int) -> list[TrainingRun]:
     ]
 
 
-def ours(settings: Configuration, members: int, way: str) -> Callable[[int], object]:
-    """So many iterations of a pack in one of four ways."""
+def ours(settings: Configuration, members: int, way: str) -> Callable[[int], int]:
+    """Iterations of a pack in one of four ways; how many all its networks have done comes back."""
     runs, batches = runs_of(settings, members), Batches(Workers())
     batches._may_record = way.endswith("recorded")
     return partial(iterate, runs, batches)
 
 
-def others(name: str, settings: Configuration) -> Callable[[int], object]:
-    """So many iterations of what a user would otherwise run."""
+def others(name: str, settings: Configuration) -> Callable[[int], int]:
+    """Iterations of what a user would otherwise run."""
     iterate_once = OTHERS[name](settings)
 
-    def iterate_often(count: int) -> None:
+    def iterate_often(count: int) -> int:
         for _ in range(count):
             iterate_once()
+        return count
 
     return iterate_often
 
@@ -80,10 +81,12 @@ OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
 }
 
 
-def measure(make: Callable[[], Callable[[int], object]], repeats: int, together: int) -> dict[str, float]:
+def measure(
+    make: Callable[[], Callable[[int], int]], repeats: int, together: int, members: int = 1
+) -> dict[str, float]:
     """Milliseconds and peak memory of an iteration, and seconds until the third, which holds all that is done once.
 
-    The GPU is waited for after so many iterations as are timed together.
+    It is an iteration of all members of a pack. The GPU is waited for after so many iterations as are timed together.
     """
     POOL.clear()
     torch.cuda.empty_cache()
@@ -96,9 +99,9 @@ def measure(make: Callable[[], Callable[[int], object]], repeats: int, together:
     times = []
     for _ in range(repeats):
         before = time.perf_counter()
-        iterate_often(together)
+        done = iterate_often(together)
         torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - before) / together)
+        times.append(1000 * (time.perf_counter() - before) * members / done)
     return {"ms": statistics.median(times), "GiB": torch.cuda.max_memory_allocated() / 2**30, "first_s": first}
 
 
@@ -133,7 +136,7 @@ def packs(units: list[int], members: list[int], repeats: int) -> Iterator[dict[s
     for n in units:
         alone = None
         for count in members:
-            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), min(repeats, 3), TOGETHER)
+            row = measure(partial(ours, configuration(n, "gamma"), count, "recorded"), min(repeats, 3), TOGETHER, count)
             speed = 1000 * count / row["ms"]
             alone = alone or speed
             print(

@@ -192,7 +192,7 @@ def draw(results: Path) -> None:
     colours = (*DISTINCT_COLOURS[:3], "0.8")
     with style():
         figure = new_figure(9, 2.6)
-        panels = figure.subplots(1, 2)
+        panels = figure.subplots(1, table["units"].nunique(), squeeze=False)[0]
         for axes, (units, rows) in zip(panels, table.groupby("units"), strict=True):
             noises = list(dict.fromkeys(rows["noise"]))
             for place, noise in enumerate(noises):

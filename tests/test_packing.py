@@ -91,7 +91,7 @@ def test_what_was_measured_for_a_profile_decides_and_is_told(tmp_path: Path) -> 
 
 
 def test_runs_that_a_gpu_computes_in_different_ways_are_measured_apart() -> None:
-    """With torch's gamma sampler there is no kernel and no graph: a hundred times fewer iterations a second."""
+    """With torch's gamma sampler there is no kernel and no graph: fifty times fewer iterations a second and more."""
 
     def kind(**model: object) -> str:
         return kind_of(Configuration.model_validate({"model_params": model}))

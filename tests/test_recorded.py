@@ -114,8 +114,7 @@ def test_a_pack_that_is_interrupted_ends_as_one_that_is_not(tmp_path: Path, monk
     whole, parts = pack("whole"), pack("parts")
     assert train_folders(whole) == ["finished"] * 2
     monkeypatch.setenv("VWM_JOB", "1")
-    after = iter([1, 17, 3, 40, 55])
-    for iterations in after:
+    for iterations in (1, 17, 3, 40, 55):
         left = [iterations]
 
         def looks(self: object, folder: RunFolder, left: list[int] = left) -> str | None:

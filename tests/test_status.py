@@ -153,7 +153,7 @@ def test_a_plan_shows_the_axes_and_the_jobs(sweep: Sweep) -> None:
     assert "A launch starts nothing." in rendered(plan_view(sweep, plan, [], LocalProfile()))
 
 
-@pytest.mark.parametrize(("units", "told"), [(64, "Together 16 of them do 4.8 times as many"), (100, None)])
+@pytest.mark.parametrize(("units", "told"), [(64, "Together 16 of them do 4.9 times as many"), (100, None)])
 def test_a_plan_with_packs_of_its_own_choice_tells_what_they_gain(tmp_path: Path, units: int, told: str | None) -> None:
     base = tiny(model_params__num_neurons=units, training_params__num_trials=512)
     sweep = read_sweep(write_sweep(tmp_path, base=base, seeds=20))

@@ -27,7 +27,7 @@ class Batches:
         self._computed_once: set[tuple[int, ...]] = set()
 
     def iterate(self, runs: Sequence[TrainingRun], go_on: Callable[[], bool]) -> Iterator[tuple[TrainingRun, Computed]]:
-        """One iteration of each of these runs, or all to the next row of the history where they are recorded.
+        """One iteration of each of these runs, or, where they are recorded, all to the next thing that one has to save.
 
         The caller counts each one before it takes the next. What a run's iterations have made of it is complete when
         all are taken.

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -79,24 +78,30 @@ def _speed(configuration: Configuration, count: int) -> PackSpeed:
     iterate(runs, batches, _WARM_UP)
     _wait_for(workers.device)
     start = time.perf_counter()
-    iterate(runs, batches, _TIMED)
+    done = iterate(runs, batches, _TIMED)
     _wait_for(workers.device)
     seconds = time.perf_counter() - start
     gib = torch.cuda.max_memory_allocated() / 2**30 if is_on_gpu else 0.0
-    return PackSpeed(count, count * _TIMED / seconds, gib)
+    return PackSpeed(count, done / seconds, gib)
 
 
-def iterate(runs: Sequence[TrainingRun], batches: Batches, count: int) -> None:
-    """Train runs that are computed as one batch for so many iterations, in one process and with nothing saved."""
-    left = count
-    while left > 0:
-        for run, computed in batches.iterate(runs, partial(_is_one_more, iter(range(left - 1)))):
+def iterate(runs: Sequence[TrainingRun], batches: Batches, count: int) -> int:
+    """Train runs until the first has done so many iterations, in one process and with nothing saved.
+
+    Returns:
+        How many all have done together: where the memory does not hold the pack in one, its parts may do more or fewer.
+    """
+    by_first = of_all = 0
+
+    def go_on() -> bool:
+        return by_first < count
+
+    while by_first < count:
+        for run, computed in batches.iterate(runs, go_on):
             computed.count(run, 1)
-            left -= run is runs[0]
-
-
-def _is_one_more(left: Iterator[int]) -> bool:
-    return next(left, None) is not None
+            by_first += run is runs[0]
+            of_all += 1
+    return of_all
 
 
 def _wait_for(device: torch.device) -> None:

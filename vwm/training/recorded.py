@@ -17,7 +17,7 @@ from vwm.training.optimizer import ENOUGH, SMALLEST
 from vwm.training.training_run import TrainingRun, are_finite, use_matmul_precision
 
 _AHEAD = 4  # iterations that are launched before the result of the first of them is waited for
-_MOST = 100  # iterations without a pause, so that a run with a long logging period is heard of in between
+_MOST = 100  # iterations that are launched in one go: so long a run that has ended may stay in the graph
 
 
 def can_be_recorded(runs: Sequence[TrainingRun]) -> bool:
@@ -38,7 +38,9 @@ class Course:
         device = runs[0].device
         settings = [run.configuration.training_params for run in runs]
         self._patience = torch.tensor(
-            [[each.adaptive_lr_patience, each.early_stop_patience] for each in settings], device=device
+            [[each.adaptive_lr_patience, each.early_stop_patience] for each in settings],
+            dtype=torch.float64,
+            device=device,
         ).T
         state = torch.zeros(5, len(runs), dtype=torch.float64, device=device)
         self._state = state
@@ -136,7 +138,7 @@ class Recorded:
             go_on: asked after each is launched; no more are when it says False.
         """
         start = [run.iteration for run in self._runs]
-        count = min(_MOST, *(run.iterations_to_save for run in self._runs))
+        count = max(1, min(_MOST, *(run.iterations_to_save for run in self._runs)))
         self._course.begin(self._runs)
         launched = 0
         while launched < count:
@@ -161,6 +163,6 @@ class Recorded:
 
     def _results(self, slot: _Slot) -> Iterator[tuple[TrainingRun, Computed]]:
         slot.is_done.synchronize()
-        rows = slot.output.clone()  # The slot is used again before the caller has read all.
+        rows = slot.output.clone()  # A caller may keep a row for longer than the slot is its own.
         for run, row, flag in zip(self._runs, rows[:, :-1], rows[:, -1].tolist(), strict=True):
             yield run, Computed(row, flag > 0)

@@ -77,6 +77,11 @@ class Member:
             detail=detail,
         )
 
+    def show(self, display: ProgressDisplay) -> None:
+        """Tell how far the run is."""
+        display.advance(self.folder.path, self.run.iteration, self.num_iterations, self.speed, self.mean_abs_error)
+        self.heartbeat()
+
     def heartbeat(self) -> None:
         """Begin to write state.json if the last time is some seconds ago."""
         is_due = time.monotonic() - self._last_heartbeat >= _SECONDS_BETWEEN_HEARTBEATS
@@ -90,8 +95,7 @@ class Member:
         if self.run.row_is_due:
             row = self.run.close_window()
             self.mean_abs_error = sum(row["mean_abs_error"]) / len(row["mean_abs_error"])
-        if row is not None or self.run.kept_checkpoint_is_due:
-            self.save(row)
+        self.save(row)
 
     def save(self, row: dict[str, Any] | None = None) -> None:
         """Begin to write the checkpoint, after a row of the history where one is given."""
@@ -248,7 +252,9 @@ def _train(pack: Sequence[Member], workers: Workers, stop: StopRequests, display
                 _quarantine(member, display)
                 active.remove(member)
                 continue
-            member.record()
+            if member.run.is_to_be_saved:
+                member.record()
+                member.show(display)
             if reason is not None and member.run.ended_by is None:
                 _leave_unfinished(member, reason, display)
                 active.remove(member)
@@ -264,7 +270,8 @@ def _iterate(
     """
 
     def go_on() -> bool:
-        return all(stop.reason(member.folder) is None for member in active)
+        are_training = any(member.run.ended_by is None for member in active)
+        return are_training and all(stop.reason(member.folder) is None for member in active)
 
     computed = batches.iterate([member.run for member in active], go_on)
     reasons: list[Reason | None] | None = None
@@ -279,8 +286,8 @@ def _iterate(
         if not each.count(run, workers.size):
             failed.append(member)
             continue
-        display.advance(member.folder.path, run.iteration, member.num_iterations, member.speed, member.mean_abs_error)
-        member.heartbeat()
+        if not run.is_to_be_saved:
+            member.show(display)
     return failed, reasons or [stop.reason(member.folder) for member in active]
 
 

@@ -104,6 +104,11 @@ class TrainingRun:
         return keep_every > 0 and self.iteration % keep_every == 0
 
     @property
+    def is_to_be_saved(self) -> bool:
+        """Whether a row or a numbered checkpoint is due after the last iteration."""
+        return self.row_is_due or self.kept_checkpoint_is_due
+
+    @property
     def iterations_to_save(self) -> int:
         """Iterations until a row or a numbered checkpoint is due, if the run does not stop early."""
         training = self.configuration.training_params
