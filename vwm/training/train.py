@@ -298,13 +298,8 @@ def _add_up(
 
     All ranks then decide alike.
     """
-    for run, _ in computed:
-        gradients = [parameter.grad for parameter in run.network.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        workers.add_up(flat)
-        flat /= workers.size
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+    gradients = [[p.grad for p in run.network.parameters() if p.grad is not None] for run, _ in computed]
+    flat = [torch.cat([gradient.flatten() for gradient in each]) for each in gradients]
     stops = torch.zeros(len(active), len(REASONS), dtype=torch.float64)
     for row, member in zip(stops, active, strict=True):
         # Only the first process looks at files, since two might see a new file at different steps.
@@ -313,7 +308,11 @@ def _add_up(
             row[REASONS.index(reason)] = 1
     vectors = [each.measured for _, each in computed]
     shared = torch.cat([*vectors, stops.flatten().to(workers.device)])
-    workers.add_up(shared)
+    workers.add_up(shared, *flat)
+    for each, total in zip(gradients, flat, strict=True):
+        means = torch.split(total / workers.size, [gradient.numel() for gradient in each])
+        for gradient, mean in zip(each, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
     *sums, flags = torch.split(shared, [*(len(vector) for vector in vectors), stops.numel()])
     reasons = [
         next((reason for reason, count in zip(REASONS, row, strict=True) if count > 0), None)

@@ -70,7 +70,7 @@ class Workers:
         return self.rank == 0
 
     def add_up(self, *tensors: Tensor) -> None:
-        """Replace each tensor by its sum over all processes, in place.
+        """Replace each tensor by its sum over all processes, in place; all of them are under way together.
 
         Raises:
             WorkerLostError: another process is gone.
@@ -78,8 +78,9 @@ class Workers:
         if self.size == 1:
             return
         try:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            under_way = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work in under_way:
+                work.wait()
         except (RuntimeError, dist.DistError) as error:
             raise WorkerLostError(str(error)) from error
 
