@@ -1,8 +1,8 @@
 """Iterations of some runs on a GPU, recorded once as a CUDA graph and replayed without waiting for their results.
 
 What one iteration decides for the next (whether its step is taken, the step size, early stopping) is decided on the
-GPU, so that the CPU launches iterations ahead and learns of their results later. It decides the same once more from the
-same numbers: what it counts is what the GPU has done.
+GPU, so that the CPU launches iterations ahead and learns of their results later. The CPU then decides the same once
+more, from the same numbers: what it counts is what the GPU has done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +91,7 @@ class Recorded:
 
     Python takes longer to launch the hundreds of small kernels of an iteration than the GPU takes to run them; the
     graph launches them at once. A run whose loss or gradient is not finite is left as it was, and so is one that has
-    ended, until its last iterations are taken out of the graph.
+    ended, for as long as it is in the graph.
     """
 
     def __init__(self, runs: Sequence[TrainingRun], stream: torch.cuda.Stream) -> None:
