@@ -36,8 +36,10 @@ def test_tensors_decide_what_the_counts_of_a_run_decide() -> None:
     iterations = 900
     losses = torch.rand(len(runs), iterations, generator=rng, dtype=torch.float64)
     losses /= torch.arange(1, iterations + 1).clamp_max(200)
-    losses[2, 100:130] = losses[2, :100].min() * (1 - 5e-5)  # lower, but by less than counts for the step size
+    # Lower once, by less than counts for the step size, and then no more.
+    losses[0, 40:110] = losses[0, :40].min() * (1 - 5e-5)
     course = Course(runs)
+    others = torch.ones(2 + 4 * runs[0].configuration.model_params.max_item_num, dtype=torch.float64)
     ended: dict[int, int] = {}
     failed_at = 700
     for iteration in range(iterations):
@@ -53,18 +55,16 @@ def test_tensors_decide_what_the_counts_of_a_run_decide() -> None:
             if not was_finite[index]:
                 ended[index] = iteration
             else:
-                run.count(torch.tensor([losses[index, iteration], *[1.0] * (2 + 4 * BASE_SIZES)]), 1)
+                run.count(torch.cat([losses[index, iteration, None], others]), 1)
                 assert course.step_size[index].item() == run.learning_rate
                 if run.ended_by is not None:
                     ended[index] = iteration
             assert bool(course.goes_on[index]) == (index not in ended)
     assert set(ended) == {0, 1, 2}
     assert ended[2] == failed_at
-    assert ended[1] < ended[0] < 500
+    assert ended[0] == 40 + 60
+    assert ended[1] < 500
     assert runs[2].learning_rate < 2.1e-8  # halved as far as it goes
-
-
-BASE_SIZES = run_with().configuration.model_params.max_item_num
 
 
 def test_no_iteration_is_launched_over_what_is_to_be_saved() -> None:
