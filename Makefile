@@ -9,10 +9,9 @@ demo: .venv/installed
 	$(BIN)/vwm-sweep launch sweeps/quick.yaml
 	$(BIN)/vwm-sweep collect sweeps/quick.yaml
 
-# All tests, the slow ones too, those on the cluster first, which take longest. Three workers keep two cores busy, since
-# much of the time of these is waiting.
+# All tests, the slow ones too. Four workers keep two cores busy, since many of the tests wait most of the time.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --no-loadscope-reorder
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -75,6 +75,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesInOneWo
     return FilesInOneWorker(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, those with a cluster before all, so that no worker is left with a long one."""
+    are_slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in are_slow))
+
+
 def tiny(**changes: object) -> dict[str, Any]:
     """The tiny configuration with some fields changed, sections written with two underscores: model_params__dt=10."""
     content = copy.deepcopy(TINY)
