@@ -131,7 +131,7 @@ def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tu
         warnings.simplefilter("ignore")  # torch warns of what its own parts do to each other.
         exported = torch.export.export(Module(), example)
         options = {**_OPTIONS, "aot_inductor.output_path": f"{folder}/function.so"}
-        # Three small files gain nothing by headers compiled before, which take 400 MB of the disk. Older torch has none.
+        # For a few small files it is not worth it to compile their headers first, into 400 MB. Older torch does not.
         if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):
             options["aot_inductor.precompile_headers"] = False
         built = torch._inductor.aot_compile(exported.module(), example, options=options)
