@@ -68,7 +68,7 @@ def summary(table: pd.DataFrame) -> list[str]:
         errors = errors_of(rows)
         cells = [f"{radians(errors[size].mean())} ({radians(errors[size].std())})" for size in shown]
         stalled = (errors.mean(axis=1) > STALLED).sum()
-        lines.append(f"| {value} | {' | '.join(cells)} | {stalled} of {len(rows)} | {rows['rate'].max():.1f} |")
+        lines.append(f"| {_name(value)} | {' | '.join(cells)} | {stalled} of {len(rows)} | {rows['rate'].max():.1f} |")
     return lines
 
 
@@ -79,7 +79,7 @@ def by_seed(table: pd.DataFrame) -> list[str]:
     for value, rows in table.groupby("value"):
         means = errors_of(rows).mean(axis=1)
         *each, mean, spread = (f"{number:.2f}".removeprefix("0") for number in [*means, means.mean(), means.std()])
-        lines.append(f"| {value} | {' | '.join(each)} | {mean} ({spread}) |")
+        lines.append(f"| {_name(value)} | {' | '.join(each)} | {mean} ({spread}) |")
     return lines
 
 
@@ -96,11 +96,15 @@ def difference(table: pd.DataFrame) -> str:
     correlation = np.corrcoef(one_means, other_means)[0, 1]
     fisher = stats.fisher_exact(np.array([stalled, len(one) - stalled]))
     return (
-        f"Mean over set sizes, {one_name} − {other_name}: {mean} rad (SD {radians(less.std())}), lower "
+        f"Mean over set sizes, {_name(one_name)} − {_name(other_name)}: {mean} rad (SD {radians(less.std())}), lower "
         f"in {(less < 0).sum()} of {len(less)} pairs; paired t test {_p(t_test)}, Wilcoxon {_p(signed_rank)}, "
         f"at no set size below {radians(at_sizes)}; correlation over pairs {radians(correlation)}; "
         f"stalled runs: Fisher's exact test {_p(fisher)}."
     )
+
+
+def _name(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _p(test: Any) -> str:

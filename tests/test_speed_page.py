@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import whole_trainings
+from benchmarks import compare_pairs, whole_trainings
 from vwm.config import Configuration
 from vwm.sweep.packing import estimated_pack
 
@@ -86,3 +86,20 @@ def test_the_page_of_results_has_the_tables_of_whole_trainings() -> None:
     assert "\n".join(whole_trainings.summary(table)) in page
     assert "\n".join(whole_trainings.by_seed(table)) in page
     assert f"{table['iterations'].sum():,}" in page
+
+
+@pytest.mark.parametrize("name", ["gamma_sampler", "gamma_sampler_n64"])
+def test_the_page_has_the_comparisons_of_samplers(name: str) -> None:
+    page = (PROJECT / "docs" / "speed.md").read_text()
+    table = pd.read_csv(compare_pairs.table_of(Path(f"{name}.yaml")))
+    assert sorted(table["value"]) == ["quantile"] * 20 + ["torch"] * 20
+    assert "\n".join(compare_pairs.summary(table)) in page
+    assert compare_pairs.difference(table) in " ".join(page.split())
+
+
+def test_the_page_of_results_has_the_comparison_of_limits() -> None:
+    page = (PROJECT / "docs" / "results.md").read_text()
+    table = pd.read_csv(compare_pairs.table_of(Path("gradient_clipping.yaml")))
+    assert len(table) == 20
+    assert "\n".join(compare_pairs.by_seed(table)) in page
+    assert compare_pairs.difference(table) in " ".join(page.split())
