@@ -107,15 +107,38 @@ def test_the_batched_step_gives_the_gradients_of_the_members_alone(tmp_path: Pat
             torch.testing.assert_close(batched, parameter.grad, rtol=1e-3, atol=1e-5)
 
 
+def batch_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let packs be computed together, as on a GPU."""
+    from vwm.training.workers import Workers
+
+    def batched(self: Workers) -> None:
+        start(self)
+        self.batch_packs = True
+
+    start = Workers.__init__
+    monkeypatch.setattr(Workers, "__init__", batched)
+
+
+def test_a_pack_that_becomes_smaller_keeps_no_buffers_of_the_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from vwm.model.recurrence import POOL
+
+    batch_packs(monkeypatch)
+    folders = [
+        RunFolder(make_run(tmp_path / str(patience), training_params__early_stop_patience=patience))
+        for patience in (5, 100, 101)
+    ]
+    assert train_folders(folders) == ["finished"] * 3
+    first = folders[0].read_result()
+    assert first is not None
+    assert first["iterations"] < 60
+    members_of_buffers = {key[1] for key in POOL._free if key[2] == 24}
+    assert members_of_buffers == {2}
+
+
 def test_a_pack_that_the_memory_does_not_hold_is_computed_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As on a GPU with room for two members; the lack of memory is made, the rest is not."""
     from vwm.model.network import simulate_prepared
     from vwm.training import iteration
-    from vwm.training import workers as processes
-
-    def batched(self: processes.Workers) -> None:
-        start(self)
-        self.batch_packs = True
 
     def with_room_for_two(networks, *arguments, **settings):
         sizes.append(len(networks))
@@ -124,8 +147,7 @@ def test_a_pack_that_the_memory_does_not_hold_is_computed_in_halves(tmp_path: Pa
         return simulate_prepared(networks, *arguments, **settings)
 
     sizes: list[int] = []
-    start = processes.Workers.__init__
-    monkeypatch.setattr(processes.Workers, "__init__", batched)
+    batch_packs(monkeypatch)
     monkeypatch.setattr(iteration, "simulate_prepared", with_room_for_two)
     folders = [RunFolder(make_run(tmp_path / str(seed), training_params__seed=seed)) for seed in range(5)]
     assert train_folders(folders) == ["finished"] * 5

@@ -23,6 +23,7 @@ class Batches:
         self._too_many: float = float("inf")  # runs that the memory did not hold together
         self._may_record = workers.device.type == "cuda" and workers.size == 1
         self._stream = torch.cuda.Stream() if self._may_record else None  # type: ignore[no-untyped-call]
+        self._together: list[int] = []  # the runs of the last call
         self._recorded: dict[tuple[int, ...], Recorded] = {}
         self._computed_once: set[tuple[int, ...]] = set()
 
@@ -36,8 +37,21 @@ class Batches:
             runs: of the pack, all that are still trained.
             go_on: asked between iterations that are recorded; they end soon when it says False.
         """
+        together = [id(run) for run in runs]
+        if together != self._together:
+            # Once a run has left, the rest has other shapes, and what was kept for the old ones would fill the memory.
+            self._forget()
+            self._together = together
         for batch in self._divided(runs):
             yield from self._iterate_together(batch, go_on)
+
+    def _forget(self) -> None:
+        """Free what was kept for the next iteration: graphs, and with them the buffers that they write to."""
+        self._recorded.clear()
+        self._computed_once.clear()
+        POOL.clear()
+        if self._workers.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _divided(self, runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
         """The runs that are computed together.
@@ -78,35 +92,38 @@ class Batches:
             return
         # Outside of the handler, whose traceback would keep the tensors of the failed try alive.
         if self._recorded:
-            self._may_record = False  # It may be what the graphs hold that is missing now.
+            self._record_no_more("the memory may be missing that the graphs hold")
         else:
             self._too_many = len(runs)
-        self._recorded.clear()
-        POOL.clear()
-        if self._workers.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._forget()
         yield from self._iterate_together(runs, go_on)
 
     def _recorded_or_not(
         self, runs: Sequence[TrainingRun], go_on: Callable[[], bool]
     ) -> Iterator[tuple[TrainingRun, Computed]]:
         key = tuple(id(run) for run in runs)
-        is_new = key not in self._recorded and key in self._computed_once
-        if self._stream is not None and self._may_record and is_new and can_be_recorded(runs):
-            # A graph that shares a run with these is of a time when the pack was larger.
-            self._recorded = {other: graph for other, graph in self._recorded.items() if not set(other) & set(key)}
-            try:
-                self._recorded[key] = Recorded(runs, self._stream)
-            except RuntimeError as error:  # The memory does not hold it beside what is there, or a driver refuses.
-                self._may_record = False
-                reason = str(error).splitlines()[0]
-                print(f"Training goes on without a CUDA graph, more slowly: {reason}", file=sys.stderr)
+        if self._may_record and key not in self._recorded and key in self._computed_once and can_be_recorded(runs):
+            self._record(key, runs)
         if key in self._recorded:
             return self._recorded[key].iterate(go_on)
         self._computed_once.add(key)
         with self._on_own_stream():
             rows = backward(runs, self._workers.rank)
         return iter([(run, Computed(row)) for run, row in zip(runs, rows, strict=True)])
+
+    def _record(self, key: tuple[int, ...], runs: Sequence[TrainingRun]) -> None:
+        assert self._stream is not None
+        try:
+            self._recorded[key] = Recorded(runs, self._stream)
+        except RuntimeError as error:  # The memory does not hold it beside what is there, or a driver refuses.
+            self._record_no_more(str(error).splitlines()[0])
+        if not self._may_record:
+            # Other graphs write to buffers that they share with the one that was not recorded, and these are gone.
+            self._forget()
+
+    def _record_no_more(self, reason: str) -> None:
+        self._may_record = False
+        print(f"Training goes on without a CUDA graph, more slowly: {reason}", file=sys.stderr)
 
     @contextmanager
     def _on_own_stream(self) -> Iterator[None]:
