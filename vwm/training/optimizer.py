@@ -50,6 +50,10 @@ class Adam:
             learning_rate: the step size to read when a graph is replayed; if None, the one of now.
             skip: one number on the GPU, 1 where everything is to stay as it is.
         """
+        step_size: Tensor | float = self.learning_rate if learning_rate is None else learning_rate
+        if learning_rate is None and self._on_gpu:
+            # Rounded as a graph reads it, since not all versions of torch round it themselves.
+            step_size = torch.tensor(self.learning_rate, dtype=torch.float32).item()
         gradients = [parameter.grad for parameter in self._parameters]
         assert all(gradient is not None for gradient in gradients), "every parameter takes part in every trial"
         adam(
@@ -66,7 +70,7 @@ class Adam:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self.learning_rate if learning_rate is None else learning_rate,
+            lr=step_size,
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,
