@@ -31,8 +31,10 @@ def table_of(sweep: Path) -> Path:
 
 def read_runs(sweep: Sweep, folder: Path) -> pd.DataFrame:
     """The pairs of which both runs are finished."""
-    if len(sweep.axes) != 1:
-        raise SystemExit(f"{sweep.name}: a grid of one parameter with two values is compared; it has {sweep.axes}.")
+    points = {tuple(map(str, run.settings.values())) for run in sweep.runs}
+    if len(sweep.axes) != 1 or len(points) != 2:
+        shape = f"{len(points)} points of {', '.join(sweep.axes)}"
+        raise SystemExit(f"{sweep.name}: a grid of one parameter with two values is compared; this has {shape}.")
     rows = []
     for run in sweep.runs:
         path = folder / run.run_id / "result.json"

@@ -120,6 +120,7 @@ def _digest(*what: object) -> str:
 
 def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ...]) -> None:
     """Compile the function into a shared library."""
+    from torch._inductor import config  # It loads torch's compiler, which only this needs.
 
     class Module(torch.nn.Module):
         def forward(self, *tensors: Tensor) -> tuple[()]:
@@ -132,7 +133,7 @@ def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tu
         exported = torch.export.export(Module(), example)
         options = {**_OPTIONS, "aot_inductor.output_path": f"{folder}/function.so"}
         # For a few small files it is not worth it to compile their headers first, into 400 MB. Older torch does not.
-        if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):
+        if hasattr(config.aot_inductor, "precompile_headers"):
             options["aot_inductor.precompile_headers"] = False
         built = torch._inductor.aot_compile(exported.module(), example, options=options)
         write_atomically(path, Path(str(built)).read_bytes())
