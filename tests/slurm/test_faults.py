@@ -147,6 +147,19 @@ def test_preempted_one_second_after_the_start(cluster: Cluster, undisturbed: Run
     assert len(one.ends()) >= 2
 
 
+def test_preempted_before_slurm_has_started_the_step(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
+    """Once the time of grace is over SLURM starts no step any more, and may take seconds to end the job."""
+    over = '[ "$(date +%Y-%m-%dT%H:%M:%S)" \\> "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" ]'
+    slowly = f'if [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then until {over}; do sleep 0.2; done; fi'
+    one = OneRun(cluster, tmp_path / "one", setup=[slowly])
+    one.wait_for_state("RUNNING")
+    take_all_nodes(cluster)
+    one.finish()
+    assert differing_files(undisturbed.path, one.run.path) == []
+    log = next((one.run.path.parent / "jobs").glob("*_log.out")).read_text()
+    assert "Unable to create step" in log
+
+
 def test_requeued_by_an_administrator(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
     one = OneRun(cluster, tmp_path / "one")
     one.wait_for_progress()

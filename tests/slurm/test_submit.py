@@ -252,7 +252,7 @@ def test_retry_submits_failed_runs_only(place: Place) -> None:
 
 
 def test_user_signals_before_python_is_ready_do_not_kill_the_task(place: Place) -> None:
-    place.sweep(PROFILE, grid={NOISE: [0.1]})
+    place.sweep({**PROFILE, "setup": ["sleep 3"]}, grid={NOISE: [0.1]})
     assert place.launch()[0] == 0
     (job,) = place.ledger.jobs()
     log = place.folder / "jobs" / f"{job.slurm_id}_0_log.out"
@@ -260,7 +260,8 @@ def test_user_signals_before_python_is_ready_do_not_kill_the_task(place: Place) 
 
     def has_begun() -> bool:
         nonlocal sent
-        words = ["scancel", "--signal=USR2", str(job.slurm_id)]
+        # Of a job that is just being started scancel asks once more after five seconds, when all may be over.
+        words = ["timeout", "1", "scancel", "--signal=USR2", str(job.slurm_id)]
         sent += subprocess.run(words, env=place.cluster.environment, capture_output=True, check=False).returncode == 0
         return log.exists() and "Starting" in log.read_text()
 

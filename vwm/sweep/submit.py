@@ -48,6 +48,21 @@ _DONE, _NO_ROOM, _REFUSED, _UNREACHABLE = 0, 1, 2, 3  # exit codes
 # An ignored signal stays ignored in the programs that are started: SIGUSR2 comes once, and would kill a Python that has
 # not set its handler yet. A container's own start may undo it, so that it is said inside and outside of one.
 _IGNORING_USR2 = """sh -c 'trap "" USR2; exec "$@"' sh"""
+_BEGINNING = """sh -c 'trap "" USR2; rm -f "$VWM_NOT_BEGUN"; exec "$@"' sh"""
+# A job that is preempted before its setup is over gets no step any more once its time of grace is over. The script
+# would end with srun, and the job would have failed, in the seconds that SLURM takes to requeue it.
+_SRUN = """\
+export VWM_NOT_BEGUN="$(mktemp)"
+srun() {
+  local code=0
+  command srun "$@" || code=$?
+  if [ "$code" != 0 ] && [ -e "$VWM_NOT_BEGUN" ]; then
+    echo "[job] SLURM has not started the step. In case that it is about to end the job, this waits for two minutes."
+    rm -f "$VWM_NOT_BEGUN"
+    sleep 120 & wait
+  fi
+  return "$code"
+}"""
 
 
 @dataclass(frozen=True)
@@ -274,7 +289,7 @@ def make_executor(
             command: list[str] = super()._make_submission_command(submission_file_path)
             return ["env", *dropped, *in_time, *command]
 
-    python = [_IGNORING_USR2]
+    python = [_BEGINNING]
     if profile.container is not None:
         python += [profile.container, _IGNORING_USR2]
     python.append(shlex.quote(sys.executable))
@@ -307,6 +322,7 @@ def _setup(profile: SlurmProfile, code: Path) -> list[str]:
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         "export PYTHONSAFEPATH=1",  # Otherwise python -m looks into the folder that launch was called in first.
         "export SLURM_EXPORT_ENV=ALL",  # The task gets these variables, even if the job was to get none of the user's.
+        _SRUN,
     ]
 
 
