@@ -18,7 +18,18 @@ export WANDB_MODE=disabled
 export PYTHONPATH=/home/me/vwm/runs/grid/code/0123456789abcdef"${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1
 export SLURM_EXPORT_ENV=ALL
+export VWM_NOT_BEGUN="$(mktemp)"
+srun() {
+  local code=0
+  command srun "$@" || code=$?
+  if [ "$code" != 0 ] && [ -e "$VWM_NOT_BEGUN" ]; then
+    echo "[job] SLURM has not started the step. In case that it is about to end the job, this waits for two minutes."
+    rm -f "$VWM_NOT_BEGUN"
+    sleep 120 & wait
+  fi
+  return "$code"
+}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /home/me/vwm/runs/grid/jobs/%A_%a_%t_log.out --cpus-per-task=2 sh -c 'trap "" USR2; exec "$@"' sh /home/me/vwm/.venv/bin/python -u -m submitit.core._submit /home/me/vwm/runs/grid/jobs
+srun --unbuffered --output /home/me/vwm/runs/grid/jobs/%A_%a_%t_log.out --cpus-per-task=2 sh -c 'trap "" USR2; rm -f "$VWM_NOT_BEGUN"; exec "$@"' sh /home/me/vwm/.venv/bin/python -u -m submitit.core._submit /home/me/vwm/runs/grid/jobs

@@ -147,17 +147,19 @@ def test_preempted_one_second_after_the_start(cluster: Cluster, undisturbed: Run
     assert len(one.ends()) >= 2
 
 
-def test_preempted_before_slurm_has_started_the_step(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
-    """Once the time of grace is over SLURM starts no step any more, and may take seconds to end the job."""
-    over = '[ "$(date +%Y-%m-%dT%H:%M:%S)" \\> "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" ]'
-    slowly = f'if [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then until {over}; do sleep 0.2; done; fi'
-    one = OneRun(cluster, tmp_path / "one", setup=[slowly])
-    one.wait_for_state("RUNNING")
+def test_preempted_when_slurm_has_not_started_the_step(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
+    """Once the time of grace is over SLURM starts no step, and takes seconds to end the job.
+
+    That moment cannot be met for certain, so that srun asks for more than the job has, at the first attempt.
+    """
+    one = OneRun(cluster, tmp_path / "one", setup=['[ "${SLURM_RESTART_COUNT:-0}" != 0 ] || export SLURM_NTASKS=1000'])
+    log = one.run.path.parent / "jobs" / f"{one.job}_0_log.out"
+    wait_until(lambda: log.exists() and "SLURM has not started the step" in log.read_text())
+    assert "Unable to create step" in log.read_text()
     take_all_nodes(cluster)
     one.finish()
     assert differing_files(undisturbed.path, one.run.path) == []
-    log = next((one.run.path.parent / "jobs").glob("*_log.out")).read_text()
-    assert "Unable to create step" in log
+    assert len(one.ends()) == 2
 
 
 def test_requeued_by_an_administrator(cluster: Cluster, undisturbed: RunFolder, tmp_path: Path):
