@@ -25,7 +25,7 @@ srun() {
   if [ "$code" != 0 ] && [ -e "$VWM_NOT_BEGUN" ]; then
     echo "[job] SLURM has not started the step. In case that it is about to end the job, this waits for two minutes."
     rm -f "$VWM_NOT_BEGUN"
-    sleep 120 & wait
+    sleep 120 & wait "$!"
   fi
   return "$code"
 }
