@@ -33,7 +33,8 @@ from benchmarks.published_loop import PublishedLoop
 from vwm.config import Configuration
 from vwm.files import write_atomically
 from vwm.model.compiled import compiled
-from vwm.model.recurrence import _add_products, _transmit
+from vwm.model.products import add_products, product
+from vwm.model.recurrence import _transmit
 from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
 from vwm.training.workers import use_own_device
@@ -106,7 +107,7 @@ def limit(settings: Configuration, repeats: int) -> dict[str, float]:
     model, trials = settings.model_params, settings.training_params.num_trials
     is_noisy = model.spike_noise_factor > 0
     kept = torch.rand(model.steps, 1, trials, model.num_neurons), torch.rand(model.steps, 1, trials, model.num_neurons)
-    weights, product = torch.rand(1, model.num_neurons, model.num_neurons), torch.empty(1, trials, model.num_neurons)
+    weights = torch.rand(1, model.num_neurons, model.num_neurons)
 
     def median(work: Callable[[], object]) -> float:
         work()
@@ -114,10 +115,10 @@ def limit(settings: Configuration, repeats: int) -> dict[str, float]:
 
     def products() -> None:
         for _ in range(model.steps):  # of rates that have just been computed, and so are in a cache
-            torch.bmm(kept[0][0], weights, out=product)
+            product(kept[0][0], weights)
 
     parts = {
-        "products": 2 * median(products) + median(lambda: _add_products(torch.zeros_like(weights), *kept)),
+        "products": 2 * median(products) + median(lambda: add_products(torch.zeros_like(weights), *kept)),
         "variates": 0.0,
         "traffic": (3 if is_noisy else 2) * median(lambda: kept[0].copy_(kept[1])),
     }

@@ -27,6 +27,7 @@ from torch.autograd.function import Function, once_differentiable
 from vwm.config import SpikeNoiseType
 from vwm.model.compiled import compiled
 from vwm.model.noise import transmitted, transmitted_by_torch
+from vwm.model.products import add_products, product
 
 KEPT_BYTES = 2 * 2**30
 """What a member may keep of a trial for the way back; beyond, steps are computed twice. A function of the
@@ -248,10 +249,9 @@ class _Batch:
         self.trial, self.weights, self.input_drive = trial, weights.transpose(1, 2), input_drive
         self.keys = trial.spikes.keys.unbind(0)
         self.rates, self.total = torch.zeros_like(input_drive), torch.zeros_like(input_drive)
-        self.drive = torch.empty_like(input_drive)
         spikes = trial.spikes
         self.kind = None if spikes.by_torch else spikes.kind  # the noise of the compiled parts
-        arrays = (self.rates, trial.spikes.keys[0], spikes.strength, self.drive, self.drive)
+        arrays = (self.rates, trial.spikes.keys[0], spikes.strength, self.rates, self.rates)
         self.transmit = compiled(_transmit, (self.kind,), arrays, trial.compile and not spikes.by_torch)
 
     def run(self, stretch: _Stretch) -> None:
@@ -263,21 +263,20 @@ class _Batch:
         saturation = trial.spikes.strength if trial.saturation is None else trial.saturation
         unused = torch.empty_like(self.rates), torch.empty_like(self.rates)
         sents, gains, slopes = stretch.sent.unbind(0), stretch.gain.unbind(0), stretch.slope.unbind(0)
-        state = (self.drive, self.rates, self.total)
+        state = (self.rates, self.total)
         constants = (trial.leak, saturation)
-        like = (*state, gains[0], *constants, keys[0], trial.spikes.strength, *unused)
+        like = (self.rates, *state, gains[0], *constants, keys[0], trial.spikes.strength, *unused)
         step_on = compiled(_step, (self.kind, trial.saturation is not None), like, trial.compile)
         self._transmit(stretch.first, sents[0], slopes[0])
         for step in range(stretch.first, stretch.stop):
             at, late = step - stretch.first, step - stretch.first_decode
+            drive = product(sents[at], self.weights)
             if step in trial.stimulus_steps:
-                torch.baddbmm(self.input_drive, sents[at], self.weights, out=self.drive)
-            else:
-                torch.bmm(sents[at], self.weights, out=self.drive)
+                drive += self.input_drive
             sent, slope = unused
             if step + 1 < stretch.stop:
                 sent, slope = sents[at + 1], slopes[at + 1 if noisy else 0]
-            step_on(*state, gains[at], *constants, keys[step + 1], trial.spikes.strength, sent, slope)
+            step_on(drive, *state, gains[at], *constants, keys[step + 1], trial.spikes.strength, sent, slope)
             if late >= 0:
                 heard_slope = stretch.heard_slope[late if noisy else 0]
                 self._transmit(stretch.first_heard_key + late, stretch.heard[late], heard_slope)
@@ -395,9 +394,9 @@ class _Run(Function):
                     at, late = step - start.first, step - stretch.first_decode
                     extra = by_readout[late] if late >= 0 else everywhere
                     go_back(adjoint, back, back if slope is None else slope, extra, trial.leak, gains[at])
-                    torch.bmm(gains[at], weights, out=back)
+                    back = product(gains[at], weights)
                     slope = slopes[at] if stretch.is_noisy else None
-            _add_products(grad_weights, stretch.gain, stretch.sent)
+            add_products(grad_weights, stretch.gain, stretch.sent)
             on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
             if on:
                 grad_drive += stretch.gain[on.start - start.first : on.stop - start.first].sum(0)
@@ -421,20 +420,6 @@ class _Start:
 def _in_kernel(trial: Trial, input_drive: Tensor) -> bool:
     """Whether this trial's steps are one kernel."""
     return not trial.spikes.by_torch and has_kernel(input_drive, input_drive.shape[-1])
-
-
-def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add Σ leftᵀ right over steps and trials to the total, [members, …, …]; both are [steps, members, trials, …]."""
-    if total.is_cuda:
-        # A small product with a sum this long keeps a few multiprocessors busy, and one for each step all of them.
-        total += torch.matmul(left.transpose(2, 3), right).sum(0)
-    else:
-        total.baddbmm_(_by_member(left).transpose(1, 2), _by_member(right))
-
-
-def _by_member(buffer: Tensor) -> Tensor:
-    """[members, steps × trials, …] from [steps, members, trials, …]; a view where there is one member."""
-    return buffer.transpose(0, 1).flatten(1, 2)
 
 
 def _steps_that_fit(trial: Trial, input_drive: Tensor) -> int:
@@ -465,7 +450,7 @@ def _through_readout(
     heard = stretch.heard
     if len(heard):
         late = stretch.first_decode - (trial.steps - trial.decode_steps)
-        _add_products(grad_readout_weights, grad_readout[late : late + len(heard)], heard)
+        add_products(grad_readout_weights, grad_readout[late : late + len(heard)], heard)
         torch.matmul(grad_readout[late : late + len(heard)], readout_weights, out=heard)
         if stretch.is_noisy:
             heard.mul_(stretch.heard_slope)

@@ -1,0 +1,49 @@
+"""Matrix products of the recurrence: in float32 on a CPU by oneDNN, all others by what torch takes itself.
+
+torch brings two libraries for products on a CPU, oneDNN and Intel's MKL, and takes MKL unless it is asked for the
+other one. On a processor that Intel did not make MKL uses half of the vector width.
+"""
+
+import torch
+from torch import Tensor
+
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # Not all builds of torch have it.
+_AT_ONCE = 2**17  # numbers of either factor that one product sums over, to stay in a cache
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, [members, …, …]."""
+    if not _by_onednn(left):
+        return torch.bmm(left, right)
+    if left.shape[0] == 1:
+        return _linear(left, right[0].T)
+    return torch.stack([_linear(one, other.T) for one, other in zip(left, right, strict=True)])
+
+
+def add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add Σ leftᵀ right over steps and trials to the total, [members, …, …]; both are [steps, members, trials, …]."""
+    if total.is_cuda:
+        # A small product with a sum this long keeps a few multiprocessors busy, and one for each step all of them.
+        total += torch.matmul(left.transpose(2, 3), right).sum(0)
+    elif _by_onednn(total):
+        length = max(1, _AT_ONCE // right[0, 0].numel())
+        for member, sum_of_member in enumerate(total):
+            for some, others in zip(left[:, member].split(length), right[:, member].split(length), strict=True):
+                sum_of_member += _linear(some.flatten(0, 1).T, others.flatten(0, 1).T)
+    else:
+        total.baddbmm_(_by_member(left).transpose(1, 2), _by_member(right))
+
+
+def _by_onednn(like: Tensor) -> bool:
+    return _HAS_ONEDNN and like.is_cpu and like.dtype is torch.float32
+
+
+def _linear(left: Tensor, right: Tensor) -> Tensor:
+    """left rightᵀ, of matrices in any layout; the left one may have further dimensions before."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return result
+
+
+def _by_member(buffer: Tensor) -> Tensor:
+    """[members, steps × trials, …] from [steps, members, trials, …]; a view where there is one member."""
+    return buffer.transpose(0, 1).flatten(1, 2)
