@@ -7,8 +7,10 @@ other one. On a processor that Intel did not make MKL uses half of the vector wi
 import torch
 from torch import Tensor
 
+from vwm.model.compiled import compiled
+
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # Not all builds of torch have it.
-_AT_ONCE = 2**17  # numbers of either factor that one product sums over, to stay in a cache
+_AT_ONCE = 2**18  # numbers of either factor that one product sums over, to stay in a cache
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -20,18 +22,40 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack([_linear(one, other.T) for one, other in zip(left, right, strict=True)])
 
 
-def add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add Σ leftᵀ right over steps and trials to the total, [members, …, …]; both are [steps, members, trials, …]."""
+def add_products(total: Tensor, left: Tensor, right: Tensor, compile: bool) -> None:
+    """Add Σ leftᵀ right over steps and trials to the total.
+
+    Args:
+        total: [members, …, …].
+        left, right: [steps, members, trials, …].
+        compile: whether a compiled function turns the left factor, which is worth it where it has many columns.
+    """
     if total.is_cuda:
         # A small product with a sum this long keeps a few multiprocessors busy, and one for each step all of them.
         total += torch.matmul(left.transpose(2, 3), right).sum(0)
     elif _by_onednn(total):
         length = max(1, _AT_ONCE // right[0, 0].numel())
         for member, sum_of_member in enumerate(total):
-            for some, others in zip(left[:, member].split(length), right[:, member].split(length), strict=True):
-                sum_of_member += _linear(some.flatten(0, 1).T, others.flatten(0, 1).T)
+            for first in range(0, len(left), length):
+                steps = slice(first, first + length)
+                # The last steps may be fewer, and a function is compiled for one number of them.
+                turned = _turned(left[steps, member].flatten(0, 1), compile and first + length <= len(left))
+                sum_of_member += _linear(turned, right[steps, member].flatten(0, 1).T)
     else:
         total.baddbmm_(_by_member(left).transpose(1, 2), _by_member(right))
+
+
+def _turned(matrix: Tensor, compile: bool) -> Tensor:
+    """The transposed matrix; copied by a compiled function, since oneDNN is slow where numbers of a row lie apart."""
+    if not compile:
+        return matrix.T
+    rows = matrix.new_empty(matrix.shape[1], matrix.shape[0])
+    compiled(_turn, (), (matrix, rows), True)(matrix, rows)
+    return rows
+
+
+def _turn(matrix: Tensor, rows: Tensor) -> None:
+    rows.copy_(matrix.T)
 
 
 def _by_onednn(like: Tensor) -> bool:

@@ -396,7 +396,7 @@ class _Run(Function):
                     go_back(adjoint, back, back if slope is None else slope, extra, trial.leak, gains[at])
                     back = product(gains[at], weights)
                     slope = slopes[at] if stretch.is_noisy else None
-            add_products(grad_weights, stretch.gain, stretch.sent)
+            add_products(grad_weights, stretch.gain, stretch.sent, trial.compile)
             on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
             if on:
                 grad_drive += stretch.gain[on.start - start.first : on.stop - start.first].sum(0)
@@ -450,7 +450,7 @@ def _through_readout(
     heard = stretch.heard
     if len(heard):
         late = stretch.first_decode - (trial.steps - trial.decode_steps)
-        add_products(grad_readout_weights, grad_readout[late : late + len(heard)], heard)
+        add_products(grad_readout_weights, grad_readout[late : late + len(heard)], heard, compile=False)
         torch.matmul(grad_readout[late : late + len(heard)], readout_weights, out=heard)
         if stretch.is_noisy:
             heard.mul_(stretch.heard_slope)
