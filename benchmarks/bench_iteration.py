@@ -1,8 +1,9 @@
 """One iteration of training: its time and memory against what a user would otherwise run, and against the machine.
 
 Each row is processes of their own on one core, and times are processor seconds, so that other work on the machine
-disturbs as little as it can. What the published implementation takes differs between processes, since it waits for
-memory: so all are measured in turn some times over, and a row has the median over processes of the median over
+disturbs as little as it can. An iteration of the published implementation takes several times as long when it waits for
+memory, which some iterations do and others do not, in some processes more than in others: so all are measured in turn
+some times over, and a row has the median over processes of the mean over
 iterations, with the least and the most of them. "published" is benchmarks/published_loop.py; "tuned" is the same with
 the settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which
 has neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed and noise is
@@ -11,7 +12,7 @@ that this machine reaches with each of them alone. Memory is the most that a pro
 "empty" is one that has only imported torch and made an optimiser of torch's. The table is also written to
 benchmarks/results/iteration.csv, and a picture of the limit beside it.
 
-Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 3]
+Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 8]
 """
 
 import argparse
@@ -33,7 +34,7 @@ from benchmarks.published_loop import PublishedLoop
 from vwm.config import Configuration
 from vwm.files import write_atomically
 from vwm.model.compiled import compiled
-from vwm.model.products import add_products, product
+from vwm.model.products import add_products, product_with
 from vwm.model.recurrence import _transmit
 from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
@@ -100,10 +101,11 @@ def seconds(iterate: Callable[[], object], repeats: int) -> list[float]:
 def limit(settings: Configuration, repeats: int) -> dict[str, float]:
     """Seconds for each part of what no implementation can leave out, at the rate that it reaches alone.
 
-    These are the matrix products (one a step forward and one back, and the sum over steps and trials for the gradient
-    of the weights), the random variates, and the memory: transmitted rates, their slopes and those of the activation
-    are more than a cache holds, and are written once and read once.
+    These are the matrix products (for the recurrence one a step forward and one back, and the sum over steps and trials
+    for the gradient of the weights, and as many for the read-out), the random variates, and the memory: transmitted
+    rates, their slopes and those of the activation are more than a cache holds, and are written once and read once.
     """
+    use_own_device()  # Freed memory is kept, as in training.
     model, trials = settings.model_params, settings.training_params.num_trials
     is_noisy = model.spike_noise_factor > 0
     kept = torch.rand(model.steps, 1, trials, model.num_neurons), torch.rand(model.steps, 1, trials, model.num_neurons)
@@ -113,12 +115,22 @@ def limit(settings: Configuration, repeats: int) -> dict[str, float]:
         work()
         return statistics.median(seconds(work, repeats))
 
+    recurrent, heard = product_with(weights), kept[0][: model.decode_steps]
+    estimates = torch.rand(model.decode_steps, 1, trials, 2 * model.max_item_num)
+    readout = torch.rand(1, 2 * model.max_item_num, model.num_neurons)
+
     def products() -> None:
         for _ in range(model.steps):  # of rates that have just been computed, and so are in a cache
-            product(kept[0][0], weights)
+            recurrent(kept[0][0])
 
+    def of_the_readout() -> None:
+        torch.matmul(heard, readout.transpose(1, 2), out=estimates)
+        torch.matmul(estimates, readout)
+        add_products(torch.zeros_like(readout), estimates, heard, compile=False)
+
+    of_recurrence = 2 * median(products) + median(lambda: add_products(torch.zeros_like(weights), *kept, compile=True))
     parts = {
-        "products": 2 * median(products) + median(lambda: add_products(torch.zeros_like(weights), *kept, compile=True)),
+        "products": of_recurrence + median(of_the_readout),
         "variates": 0.0,
         "traffic": (3 if is_noisy else 2) * median(lambda: kept[0].copy_(kept[1])),
     }
@@ -155,8 +167,7 @@ def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]
     iterate()
     first = time.perf_counter() - start
     iterate()
-    median = statistics.median(seconds(iterate, repeats))
-    return {"seconds": median, "first": first, "memory": memory()}
+    return {"seconds": statistics.mean(seconds(iterate, repeats)), "first": first, "memory": memory()}
 
 
 def memory() -> float:
@@ -221,7 +232,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3, help="iterations that each of them is timed for")
+    parser.add_argument("--repeats", type=int, default=8, help="iterations that each of them is timed for")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -230,7 +241,7 @@ def main() -> None:
         return
     import pandas as pd  # not above, where it would count as memory of the processes that are measured
 
-    print(f"torch {torch.__version__}, one core; processor seconds an iteration of 512 trials × 202 steps, medians")
+    print(f"torch {torch.__version__}, one core; processor seconds an iteration of 512 trials × 202 steps")
     has_jax = importlib.util.find_spec("jax") is not None
     if not has_jax:
         print("JAX is not installed here, so its rows are left out; `pip install jax` adds them.")

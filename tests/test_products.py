@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vwm.model import products
-from vwm.model.products import add_products, product
+from vwm.model.products import add_products, product_with
 
 
 def worst(found: Tensor, exact: Tensor) -> float:
@@ -27,7 +27,7 @@ def test_product(monkeypatch: pytest.MonkeyPatch, has_onednn: bool, members: int
     left = torch.randn(members, 70, 33, generator=random)
     right = torch.randn(members, 33, 33, generator=random)
     right = right.transpose(1, 2) if turned else right
-    found = product(left, right)
+    found = product_with(right)(left)
     assert found.shape == (members, 70, 33)
     assert found.is_contiguous()
     assert worst(found, left.double() @ right.double()) < 1e-6
@@ -54,4 +54,4 @@ def test_sum_of_products(
 
 def test_float64_stays_float64() -> None:
     left, right = torch.rand(1, 4, 3, dtype=torch.float64), torch.rand(1, 3, 3, dtype=torch.float64)
-    assert torch.equal(product(left, right), left @ right)
+    assert torch.equal(product_with(right)(left), left @ right)

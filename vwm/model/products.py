@@ -4,6 +4,8 @@ torch brings two libraries for products on a CPU, oneDNN and Intel's MKL, and ta
 other one. On a processor that Intel did not make MKL uses half of the vector width.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,13 +15,14 @@ _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # Not all builds o
 _AT_ONCE = 2**18  # numbers of either factor that one product sums over, to stay in a cache
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, [members, …, …]."""
-    if not _by_onednn(left):
-        return torch.bmm(left, right)
-    if left.shape[0] == 1:
-        return _linear(left, right[0].T)
-    return torch.stack([_linear(one, other.T) for one, other in zip(left, right, strict=True)])
+def product_with(right: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function that takes a tensor left to left @ right, all of them [members, …, …]."""
+    if not _by_onednn(right):
+        return lambda left: torch.bmm(left, right)
+    turned = [matrix.T for matrix in right]
+    if len(turned) == 1:
+        return lambda left: _linear(left, turned[0])
+    return lambda left: torch.stack([_linear(one, other) for one, other in zip(left, turned, strict=True)])
 
 
 def add_products(total: Tensor, left: Tensor, right: Tensor, compile: bool) -> None:

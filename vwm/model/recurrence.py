@@ -27,7 +27,7 @@ from torch.autograd.function import Function, once_differentiable
 from vwm.config import SpikeNoiseType
 from vwm.model.compiled import compiled
 from vwm.model.noise import transmitted, transmitted_by_torch
-from vwm.model.products import add_products, product
+from vwm.model.products import add_products, product_with
 
 KEPT_BYTES = 2 * 2**30
 """What a member may keep of a trial for the way back; beyond, steps are computed twice. A function of the
@@ -248,6 +248,7 @@ class _Batch:
     def __init__(self, trial: Trial, weights: Tensor, input_drive: Tensor) -> None:
         self.trial, self.weights, self.input_drive = trial, weights.transpose(1, 2), input_drive
         self.keys = trial.spikes.keys.unbind(0)
+        self.product = product_with(self.weights)
         self.rates, self.total = torch.zeros_like(input_drive), torch.zeros_like(input_drive)
         spikes = trial.spikes
         self.kind = None if spikes.by_torch else spikes.kind  # the noise of the compiled parts
@@ -270,7 +271,7 @@ class _Batch:
         self._transmit(stretch.first, sents[0], slopes[0])
         for step in range(stretch.first, stretch.stop):
             at, late = step - stretch.first, step - stretch.first_decode
-            drive = product(sents[at], self.weights)
+            drive = self.product(sents[at])
             if step in trial.stimulus_steps:
                 drive += self.input_drive
             sent, slope = unused
@@ -364,6 +365,7 @@ class _Run(Function):
         everywhere = by_rate.expand_as(input_drive).contiguous()
         grad_weights, grad_readout_weights = torch.zeros_like(weights), torch.zeros_like(readout_weights)
         grad_drive, adjoint, back = (torch.zeros_like(input_drive) for _ in range(3))
+        product = product_with(weights)
         slope: Tensor | None = None
         for start in reversed(ctx.starts):
             if stretch is None:
@@ -394,7 +396,7 @@ class _Run(Function):
                     at, late = step - start.first, step - stretch.first_decode
                     extra = by_readout[late] if late >= 0 else everywhere
                     go_back(adjoint, back, back if slope is None else slope, extra, trial.leak, gains[at])
-                    back = product(gains[at], weights)
+                    back = product(gains[at])
                     slope = slopes[at] if stretch.is_noisy else None
             add_products(grad_weights, stretch.gain, stretch.sent, trial.compile)
             on = range(max(start.first, trial.stimulus_steps.start), min(start.stop, trial.stimulus_steps.stop))
