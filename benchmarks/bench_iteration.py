@@ -3,14 +3,14 @@
 Each row is processes of their own on one core, and times are processor seconds, so that other work on the machine
 disturbs as little as it can. An iteration of the published implementation takes several times as long when it waits for
 memory, which some iterations do and others do not, in some processes more than in others: so all are measured in turn
-some times over, and a row has the median over processes of the mean over
-iterations, with the least and the most of them. "published" is benchmarks/published_loop.py; "tuned" is the same with
-the settings of malloc that spare it most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which
-has neither noise, time constants nor Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed and noise is
-not gamma. The limit is what the matrix products, the random variates and the memory of an iteration take at the rates
-that this machine reaches with each of them alone. Memory is the most that a process held, the median over processes;
-"empty" is one that has only imported torch and made an optimiser of torch's. The table is also written to
-benchmarks/results/iteration.csv, and a picture of the limit beside it.
+some times over, and a row has the median over processes of the mean over iterations, with the least and the most of
+these means. "published" is benchmarks/published_loop.py; "tuned" is the same with the settings of malloc that spare it
+most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, which has neither noise, time constants nor
+Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed and noise is not gamma. The limit is what the matrix
+products, the random variates and the memory of an iteration take at the rates that this machine reaches with each of
+them alone. Memory is the most that a process held, the median over processes; "empty" is one that has only imported
+torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv, and a picture of
+the limit beside it.
 
 Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 8]
 """
