@@ -1,4 +1,4 @@
-"""Element-wise functions compiled, or as they are where no compiler is found.
+"""Functions without matrix products compiled, or as they are where no compiler is found.
 
 On a CPU a function becomes a shared library for arrays of one shape, which is kept on the disk: a process that finds it
 there needs no compiler, and a call costs a few microseconds. On a GPU it goes through torch.compile.

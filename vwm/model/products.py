@@ -1,7 +1,7 @@
 """Matrix products of the recurrence: in float32 on a CPU by oneDNN, all others by what torch takes itself.
 
 torch brings two libraries for products on a CPU, oneDNN and Intel's MKL, and takes MKL unless it is asked for the
-other one. On a processor that Intel did not make MKL uses half of the vector width.
+other one. On AMD's processors with AVX-512 MKL uses half of their width.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vwm.model.compiled import compiled
 
-_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # Not all builds of torch have it.
-_AT_ONCE = 2**18  # numbers of either factor that one product sums over, to stay in a cache
+# Where there is no MKL, torch's own products are made for the processor; not all builds have oneDNN.
+_HAS_MKL: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch gives it no types.
+_TAKES_ONEDNN = _HAS_MKL and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_AT_ONCE = 2**18  # numbers of the right factor that one product sums over, to stay in a cache
 
 
 def product_with(right: Tensor) -> Callable[[Tensor], Tensor]:
@@ -49,7 +51,7 @@ def add_products(total: Tensor, left: Tensor, right: Tensor, compile: bool) -> N
 
 
 def _turned(matrix: Tensor, compile: bool) -> Tensor:
-    """The transposed matrix; copied by a compiled function, since oneDNN is slow where numbers of a row lie apart."""
+    """The transposed matrix; copied by a compiled function where asked for, since torch copies it otherwise, slowly."""
     if not compile:
         return matrix.T
     rows = matrix.new_empty(matrix.shape[1], matrix.shape[0])
@@ -62,11 +64,11 @@ def _turn(matrix: Tensor, rows: Tensor) -> None:
 
 
 def _by_onednn(like: Tensor) -> bool:
-    return _HAS_ONEDNN and like.is_cpu and like.dtype is torch.float32
+    return _TAKES_ONEDNN and like.is_cpu and like.dtype is torch.float32
 
 
 def _linear(left: Tensor, right: Tensor) -> Tensor:
-    """left rightᵀ, of matrices in any layout; the left one may have further dimensions before."""
+    """left rightᵀ; the left one may have further dimensions before, and is copied where numbers of a row lie apart."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return result
 

@@ -8,14 +8,15 @@ Going back, with λ_t = ∂L/∂r_t, g_t what read-out and rate penalty add to i
 
     λ_t = g_t + (1 − a) λ_{t+1} + (W_eᵀ δ_t) D_t        ∂L/∂W_e = Σ_t δ_t s_tᵀ        ∂L/∂(B u) = Σ_on δ_t,
 
-the sum over steps and trials being one matrix product. s, D and P are kept from the way forward, in buffers that the
-next iteration uses again; where they would be too large, they are computed again a stretch of steps at a time.
+the sum over steps and trials being a few large matrix products. s, D and P are kept from the way forward, in buffers
+that the next iteration uses again; where they would be too large, they are computed again a stretch of steps at a time.
 On a GPU a stretch is one kernel, forward and backward, see `kernel`.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -320,8 +321,20 @@ class _Batch:
             )
 
 
+@contextmanager
+def _tiny_is_0() -> Iterator[None]:
+    """Numbers below 1e-38 are 0 on this thread: gamma noise draws them of units that are nearly silent, and processors
+    are slow with them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class _Run(Function):
     @staticmethod
+    @_tiny_is_0()
     def forward(
         ctx: Any, trial: Trial, weights: Tensor, input_drive: Tensor, readout_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -356,6 +369,7 @@ class _Run(Function):
 
     @staticmethod
     @once_differentiable
+    @_tiny_is_0()
     def backward(ctx: Any, grad_rate: Tensor, grad_readout: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         trial: Trial = ctx.trial
         weights, input_drive, readout_weights = ctx.saved_tensors

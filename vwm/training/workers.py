@@ -23,8 +23,6 @@ def use_own_device() -> torch.device:
     if "OMP_NUM_THREADS" not in os.environ:
         # One core per network is the fastest use of a machine, and results do not depend on how many it has.
         torch.set_num_threads(1)
-    # Gamma noise makes rates of 1e-40 Hz of units that are nearly silent, and processors are slow with such numbers.
-    torch.set_flush_denormal(True)
     _keep_freed_memory()
     return torch.device("cpu")
 
