@@ -2,7 +2,7 @@
 
 For each number of units: the products of one step, 512 trials × N by N × N, one forward and one on the way back, and
 the sum over 202 steps that is the gradient of the weights, with its left factor turned by a compiled function, and as
-it lies.
+it lies. The table is also written to benchmarks/results/products.csv.
 
 Usage: python -m benchmarks.bench_products [--units 64 128 256 512 1024]
 """
@@ -11,10 +11,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import torch
 
+from vwm.files import write_atomically
 from vwm.model import products
+from vwm.training.workers import use_own_device
 
 TRIALS, STEPS = 512, 202
 
@@ -55,18 +59,23 @@ def main() -> None:
     parser.add_argument("--units", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     given = parser.parse_args()
     torch.set_num_threads(1)
+    use_own_device()  # Freed memory is kept, as in training.
     print(f"torch {torch.__version__}, one core; billions of operations a second, and how many times torch's own")
     print(f"{'':8}{'one step':^24}{'sum over steps':^40}")
     titles = ("torch", "oneDNN", "times", "torch", "as it lies", "turned", "times")
     print(f"{'units':>8}" + "".join(f"{title:>{max(8, len(title) + 2)}}" for title in titles))
+    rows = []
     for units in given.units:
         each = speeds(units)
+        rows.append({"units": units, **each})
         one, other = each["step"] / each["step by torch"], each["turned"] / each["sum by torch"]
         print(
             f"{units:>8}{each['step by torch']:>8.0f}{each['step']:>8.0f}{one:>8.2f}"
             f"{each['sum by torch']:>8.0f}{each['sum']:>12.0f}{each['turned']:>8.0f}{other:>8.2f}",
             flush=True,
         )
+    table = pd.DataFrame(rows).assign(torch=torch.__version__).round(1)
+    write_atomically(Path(__file__).with_name("results") / "products.csv", table.to_csv(index=False))
 
 
 if __name__ == "__main__":
