@@ -48,9 +48,9 @@ def speeds(units: int) -> dict[str, float]:
         return STEPS * of_a_step / seconds(lambda: products.add_products(total, deltas, rates, compile=turn), 5)
 
     found = {"step": step(), "sum": summed(False), "turned": summed(True)}
-    products._TAKES_ONEDNN = False
+    taken, products._TAKES_ONEDNN = products._TAKES_ONEDNN, False
     found |= {"step by torch": step(), "sum by torch": summed(False)}
-    products._TAKES_ONEDNN = True
+    products._TAKES_ONEDNN = taken
     return found
 
 

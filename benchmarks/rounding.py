@@ -3,20 +3,23 @@
 Both start from the same weights, angles and random words as plain autograd in float64, whose gradients they are
 compared with: the length of the difference as a share of the length of the gradient, the largest of the recurrent,
 input and read-out weights; the median over some networks. A single rate that is cut at 0 in one of them and not in
-the other moves it tenfold.
+the other moves it tenfold. The table is also written to benchmarks/results/rounding.csv.
 
 Usage: python -m benchmarks.rounding [--units 64 256] [--trials 64] [--networks 9]
 """
 
 import argparse
 import statistics
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from benchmarks.bench_iteration import configuration
 from tests.plain_recurrence import simulate_plainly
 from vwm.config import ModelParams
+from vwm.files import write_atomically
 from vwm.model.losses import error_loss
 from vwm.model.network import Network, simulate
 from vwm.model.task import Trials, draw_trials, equal_shares
@@ -55,12 +58,16 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=9)
     given = parser.parse_args()
     print(f"{'units':>6}  {'noise':<8}{'autograd':>10}{'vwm':>10}{'times':>8}")
+    rows = []
     for units in given.units:
         for noise in ("gamma", "gauss", "none"):
             params = configuration(units, noise).model_params.model_copy(update={"gamma_sampler": "quantile"})
             found = [errors(params, given.trials, seed) for seed in range(given.networks)]
             plain, ours = (statistics.median(each) for each in zip(*found, strict=True))
             print(f"{units:>6}  {noise:<8}{plain:>10.1e}{ours:>10.1e}{ours / plain:>8.2f}", flush=True)
+            rows.append({"units": units, "noise": noise, "autograd": plain, "vwm": ours})
+    table = pd.DataFrame(rows).to_csv(index=False, float_format="%.3g")
+    write_atomically(Path(__file__).with_name("results") / "rounding.csv", table)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,33 @@ def test_the_page_has_the_times_of_a_cpu() -> None:
         assert all(as_written(cell, memory[each]) for cell, each in zip(gib, ("published", "vwm"), strict=True)), name
 
 
+def page_in_one_line(name: str) -> str:
+    return " ".join((PROJECT / name).read_text().split())
+
+
+def test_the_prose_has_the_ratios_of_the_benchmarks() -> None:
+    page = page_in_one_line("docs/speed.md")
+    products = pd.read_csv(PROJECT / "benchmarks" / "results" / "products.csv")
+    step, summed = products["step"] / products["step by torch"], products["turned"] / products["sum by torch"]
+    assert f"is {step[0]:.1f} (N 64) to {step.max():.1f} times as fast for the products of a step" in page
+    assert f"and {summed.min():.1f} to {summed.max():.1f} times for the sum over steps" in page
+    rounding = pd.read_csv(PROJECT / "benchmarks" / "results" / "rounding.csv")
+    ratio = rounding["vwm"] / rounding["autograd"]
+    least, most = 1e5 * rounding["vwm"].min(), 1e5 * rounding["vwm"].max()
+    assert f"medians over nine networks are {least:.0f} to {most:.0f} hundred-thousandths" in page
+    assert f"{ratio.min():.1f} to {ratio.max():.1f} times plain autograd's".replace("0.", ".") in page
+
+
+def test_the_prose_has_the_range_of_the_published_loop() -> None:
+    rows = ON_A_CPU.set_index(["implementation", "units", "noise"])
+    published, ours = rows.loc["published", 256, "gauss"], rows.loc["vwm", 256, "gauss"]["seconds"]
+    means = published["least"], published["seconds"], published["most"]
+    words = "their means were {:.1f}, {:.1f} and {:.1f} s".format(*means)
+    assert f"{words}, {means[0] / ours:.0f} to {means[2] / ours:.0f} times vwm's" in page_in_one_line("docs/speed.md")
+    ratios = rows.loc["published"]["seconds"] / rows.loc["vwm"]["seconds"]
+    assert f"on average {ratios.min():.0f} to {ratios.max():.0f} times" in page_in_one_line("CHANGELOG.md")
+
+
 def test_the_page_has_the_packs_of_the_benchmark() -> None:
     rows = [row for row in rows_of_the_page("N ") if "," not in row[0]]
     assert len(rows) == 2
