@@ -89,12 +89,14 @@ def test_the_prose_has_the_ratios_of_the_benchmarks() -> None:
 
 
 def test_the_prose_has_the_range_of_the_published_loop() -> None:
-    rows = ON_A_CPU.set_index(["implementation", "units", "noise"])
-    published, ours = rows.loc["published", 256, "gauss"], rows.loc["vwm", 256, "gauss"]["seconds"]
+    rows = ON_A_CPU.set_index("implementation")
+    gauss = rows[(rows["units"] == 256) & (rows["noise"] == "gauss")]
+    published, ours = gauss.loc["published"], gauss["seconds"]["vwm"]
     means = published["least"], published["seconds"], published["most"]
     words = "their means were {:.1f}, {:.1f} and {:.1f} s".format(*means)
     assert f"{words}, {means[0] / ours:.0f} to {means[2] / ours:.0f} times vwm's" in page_in_one_line("docs/speed.md")
-    ratios = rows.loc["published"]["seconds"] / rows.loc["vwm"]["seconds"]
+    each = ON_A_CPU.pivot(index=["units", "noise"], columns="implementation", values="seconds")
+    ratios = each["published"] / each["vwm"]
     assert f"on average {ratios.min():.0f} to {ratios.max():.0f} times" in page_in_one_line("CHANGELOG.md")
 
 
