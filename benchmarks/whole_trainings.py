@@ -1,9 +1,10 @@
 """The published network trained to early stopping: tables and figure of docs/results.md.
 
-Reads the runs of sweeps/whole_trainings.yaml, keeps what is shown of each in benchmarks/results/whole_trainings.csv,
-and draws docs/whole_trainings.png from that file. Without a folder it begins from the file.
+Reads the runs of sweeps/whole_trainings.yaml (on a GPU) or sweeps/published_n64.yaml (on a CPU), keeps what is shown of
+each in benchmarks/results, prints the tables of both and draws docs/whole_trainings.png. Without folders it begins from
+what is kept.
 
-Usage: python -m benchmarks.whole_trainings [runs/whole_trainings]
+Usage: python -m benchmarks.whole_trainings [runs/whole_trainings] [runs/published_n64]
 """
 
 import argparse
@@ -17,7 +18,8 @@ import yaml
 from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
 from vwm.files import write_atomically
 
-TABLE = Path(__file__).with_name("results") / "whole_trainings.csv"
+RESULTS = Path(__file__).with_name("results")
+TABLE, TABLE_OF_A_CPU = RESULTS / "whole_trainings.csv", RESULTS / "published_n64.csv"
 FIGURE = Path(__file__).parents[1] / "docs" / "whole_trainings.png"
 SIZES = range(1, 11)
 ERRORS = [f"error_{size}" for size in SIZES]  # mean |error|, radians
@@ -75,6 +77,17 @@ def by_seed(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def each(table: pd.DataFrame) -> list[str]:
+    """Every run, as lines of Markdown."""
+    lines = [
+        f"| seed | iterations | rate (Hz) | n = 1 | {' | '.join(map(str, SIZES[1:]))} |",
+        "|---" * (len(SIZES) + 3) + "|",
+    ]
+    for seed, iterations, rate, *errors in table[["seed", "iterations", "rate", *ERRORS]].itertuples(index=False):
+        lines.append(f"| {seed} | {iterations:,} | {rate:.1f} | {' | '.join(map(radians, errors))} |")
+    return lines
+
+
 def radians(value: float) -> str:
     """As the tables of this project write an error."""
     return f"{value:.3f}".removeprefix("0")
@@ -109,16 +122,16 @@ def draw(table: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
-    given = parser.parse_args()
-    if given.folder is not None:
-        rows = [row(path.parent) for path in given.folder.glob("*/result.json")]
-        if not rows:
-            parser.error(f"{given.folder}: no run here has a result. Train sweeps/whole_trainings.yaml first.")
+    parser.add_argument("folder", type=Path, nargs="*")
+    for folder in parser.parse_args().folder:
+        kept = {path.stem: path for path in (TABLE, TABLE_OF_A_CPU)}.get(folder.resolve().name)
+        rows = [row(path.parent) for path in folder.glob("*/result.json")]
+        if kept is None or not rows:
+            parser.error(f"{folder}: no folder of a trained whole_trainings or published_n64. Launch that sweep first.")
         new = pd.DataFrame(rows).sort_values(["limit", "products", "seed"])
-        write_atomically(TABLE, new.round(4).to_csv(index=False))
+        write_atomically(kept, new.round(4).to_csv(index=False))
     table = pd.read_csv(TABLE)
-    print("\n".join([*summary(table), "", *by_seed(table)]))
+    print("\n".join([*summary(table), "", *by_seed(table), "", *each(pd.read_csv(TABLE_OF_A_CPU))]))
     draw(table)
 
 
