@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
 
-from benchmarks.bench_iteration import configuration, plain_rnn
+from benchmarks.bench_iteration import NOISES, configuration, plain_rnn
 from benchmarks.jax_loop import jax_iteration
 from benchmarks.published_loop import PublishedLoop
 from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
@@ -180,7 +180,7 @@ def draw(results: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
+    parser.add_argument("--noise", nargs="+", choices=NOISES, default=NOISES)
     parser.add_argument("--pack-units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=20)

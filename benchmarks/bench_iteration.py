@@ -45,6 +45,7 @@ TUNED = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "67108864",
 }
+NOISES = ("gamma", "gauss", "none")  # those of published implementations
 IMPLEMENTATIONS = ("published", "tuned", "RNN", "JAX", "vwm", "empty")
 ON_ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # JAX takes all cores otherwise
 
@@ -57,13 +58,14 @@ def configuration(units: int, noise: str, factor: float = 0.1) -> Configuration:
     return Configuration.model_validate({"model_params": model})
 
 
-def ours(settings: Configuration) -> Callable[[], object]:
-    """An iteration as the training loop does it."""
-    run = TrainingRun(settings, use_own_device())
+def ours(*settings: Configuration) -> Callable[[], object]:
+    """An iteration as the training loop does it, of one run or of some as a pack."""
+    device = use_own_device()
+    runs = [TrainingRun(each, device) for each in settings]
 
     def iterate() -> None:
-        (measured,) = backward([run], 0)
-        run.update(measured, 1)
+        for run, measured in zip(runs, backward(runs, 0), strict=True):
+            run.update(measured, 1)
 
     return iterate
 
@@ -105,8 +107,8 @@ def limit(settings: Configuration, repeats: int) -> dict[str, float]:
     for the gradient of the weights, and as many for the read-out), the random variates, and the memory: transmitted
     rates, their slopes and those of the activation are more than a cache holds, and are written once and read once.
     """
-    use_own_device()  # Freed memory is kept and the smallest numbers are 0, as in training.
-    torch.set_flush_denormal(True)
+    use_own_device()  # Freed memory is kept, as in training,
+    torch.set_flush_denormal(True)  # and the smallest numbers are 0.
     model, trials = settings.model_params, settings.training_params.num_trials
     is_noisy = model.spike_noise_factor > 0
     kept = torch.rand(model.steps, 1, trials, model.num_neurons), torch.rand(model.steps, 1, trials, model.num_neurons)
@@ -232,7 +234,7 @@ def draw(results: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--noise", nargs="+", default=["gamma", "gauss", "none"])
+    parser.add_argument("--noise", nargs="+", choices=NOISES, default=NOISES)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=8, help="iterations that each of them is timed for")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))

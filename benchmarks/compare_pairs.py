@@ -63,7 +63,7 @@ def summary(table: pd.DataFrame) -> list[str]:
     sizes = list(table.columns.drop(["value", "seed", "rate"]))
     shown = sizes if len(sizes) <= len(SIZES_OF_MANY) else list(SIZES_OF_MANY)
     lines = [
-        f"| | n = {' | '.join(shown)} | stalled runs | highest rate (Hz) |",
+        f"| | n = {' | '.join(shown)} | stalled runs | highest rate at the end (Hz) |",
         "|---" * (len(shown) + 3) + "|",
     ]
     for value, rows in table.groupby("value"):

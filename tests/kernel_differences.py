@@ -62,7 +62,7 @@ def main() -> None:
 
     results = {name: differences(one(params_with(change)), device) for name, change in KINDS.items()}
     results["large"] = differences(one(params_with(LARGE), trials=20), device)
-    kept, recurrence.KEPT_BYTES = recurrence.KEPT_BYTES, 5 * 3 * 7 * 12 * 4
+    kept, recurrence.KEPT_BYTES = recurrence.KEPT_BYTES, 5 * 5 * 7 * 12 * 4
     results["in stretches"] = differences(one(params_with(CASES["gamma"])), device)
     recurrence.KEPT_BYTES = kept
     pack = [drawn(params_with({"spike_noise_factor": k, "input_strength": 60 + 20 * k}), seed=seed) for seed, k in

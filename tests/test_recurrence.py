@@ -94,14 +94,23 @@ def test_loss_and_gradients_equal_those_of_autograd(name: str, dtype: torch.dtyp
 def test_a_trial_computed_in_stretches_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     params = params_with(CASES[name])
     network, trials = drawn(params)
-    results = []
-    for kept in (recurrence.KEPT_BYTES, 5 * 3 * 7 * 12 * 8):  # 16 steps at once, and 5 at a time
-        monkeypatch.setattr(recurrence, "KEPT_BYTES", kept)
+    of_a_step = 7 * 12 * 8  # bytes of an array
+    kept = 36 if name == "no noise" else 56  # arrays for all 16 steps and the 4 of the read-out
+    results, lengths = [], []
+    for arrays in (kept, kept - 1, 15, 5):
+        monkeypatch.setattr(recurrence, "KEPT_BYTES", arrays * of_a_step)
+        monkeypatch.setattr(recurrence, "POOL", recurrence._Pool())
         simulation = simulate([network], [trials], [generator(5)])
         loss = loss_of(simulation.mean_rate[0], simulation.readout[:, 0], trials)
         results.append([loss.detach(), *gradients(network, loss)])
-    for whole, pieces in zip(*results, strict=True):
-        torch.testing.assert_close(whole, pieces, rtol=1e-12, atol=1e-14)
+        buffers = [buffer for free in recurrence.POOL._free.values() for buffer in free]
+        lengths.append(max(map(len, buffers)))
+        unused = 2 if name == "no noise" else 0  # in the place of slopes
+        assert sum(buffer.nbytes for buffer in buffers) <= (arrays + unused) * of_a_step
+    assert lengths == ([16, 11, 5, 1] if name == "no noise" else [16, 11, 3, 1])
+    for pieces in results[1:]:
+        for whole, piece in zip(results[0], pieces, strict=True):
+            torch.testing.assert_close(piece, whole, rtol=1e-12, atol=1e-14)
 
 
 def test_without_gradients_the_same_is_computed() -> None:
@@ -166,17 +175,23 @@ COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler, so nothing can be compiled")
-@pytest.mark.parametrize("name", ["gamma", "gauss", "no noise", "power law"])
-def test_compiled_parts_compute_what_the_plain_ones_do(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        *((name, torch.float64, 1e-9) for name in ("gamma", "no noise", "power law")),
+        *((name, torch.float32, 1e-4) for name in ("gamma", "csnr", "gauss", "puregauss")),
+    ],
+)
+def test_compiled_parts_compute_what_the_plain_ones_do(name: str, dtype: torch.dtype, tolerance: float) -> None:
     params = params_with(CASES[name])
-    network, trials = drawn(params)
+    network, trials = drawn(params, dtype=dtype)
     results = []
     for compile in (False, True):
         simulation = simulate([network], [trials], [generator(5)], compile=compile)
         loss = loss_of(simulation.mean_rate[0], simulation.readout[:, 0], trials)
         results.append([loss.detach(), *gradients(network, loss)])
     for plain, fast in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-12)
+        assert (fast - plain).abs().max() <= tolerance * plain.abs().max()
     assert is_compiling()
 
 
@@ -195,7 +210,7 @@ def test_what_compiles_for_a_gpu_computes_what_the_plain_function_does() -> None
 
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler, so nothing can be compiled")
-def test_processes_that_begin_together_compile_once_for_all(tmp_path: Path) -> None:
+def test_processes_that_begin_together_compile_once_for_all_and_what_does_not_load_anew(tmp_path: Path) -> None:
     code = (
         "from vwm.model import compiled\n"
         "from tests.test_recurrence import CASES, drawn, generator, params_with, simulate\n"
@@ -206,21 +221,22 @@ def test_processes_that_begin_together_compile_once_for_all(tmp_path: Path) -> N
     )
     there = {**environment(), "TMPDIR": str(tmp_path)}
     there.pop("TORCHINDUCTOR_CACHE_DIR", None)  # which torch's compiler sets in this process when it is used here
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=there,
-            cwd=Path(__file__).parents[1],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
-    assert [process.returncode for process in processes] == [0, 0, 0]
+
+    def lines_of(count: int) -> list[str]:
+        command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
+        processes = [
+            subprocess.Popen(command, env=there, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+        assert [process.returncode for process in processes] == [0] * count
+        return lines
+
+    lines = lines_of(3)
     libraries = list((tmp_path / f"vwm-compiled-{os.getuid()}").glob("*.so"))
     assert lines.count("built") == len(libraries) == 2
     assert len(set(lines) - {"built"}) == 1
+    libraries[0].write_bytes(b"of another machine")
+    assert lines_of(1) == ["built", lines[-1]]
 
 
 @pytest.mark.slow
@@ -239,4 +255,4 @@ def test_without_a_compiler_it_goes_on_and_says_so_once(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Install a C++ compiler") == 1
+    assert done.stderr.count("could not compile") == 1

@@ -60,8 +60,8 @@ def _give_up(error: Exception) -> None:
     _is_possible = False
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     print(
-        f"Training goes on uncompiled, several times slower: torch found no working compiler ({reason}). "
-        "Install a C++ compiler such as g++, and Python's headers.",
+        f"Training goes on uncompiled, several times slower: torch could not compile ({reason}). It needs a C++ "
+        "compiler such as g++, Python's headers, and a folder to write to, which TORCHINDUCTOR_CACHE_DIR names.",
         file=sys.stderr,
     )
 
@@ -79,18 +79,28 @@ def _library(function: Function, constants: tuple[Any, ...], like: Sequence[Tens
 @cache
 def _loaded(function: Function, constants: tuple[Any, ...], kinds: tuple[Any, ...]) -> Function:
     path = _folder() / f"{function.__name__}-{_digest(function, constants, kinds)}.so"
-    if not path.exists():
+    runner = _opened(path)
+    if runner is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The runs of a sweep begin together, and one of them compiles for all.
         with locked(path.with_suffix(".lock"), patience=_LONGEST_COMPILATION):
-            if not path.exists():
+            runner = _opened(path)
+            if runner is None:
                 _build(path, function, constants, kinds)
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+                runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
 
     def call(*tensors: Tensor) -> None:
         runner.run(list(tensors))
 
     return call
+
+
+def _opened(path: Path) -> Any:
+    """A library made before; None where there is none, or one that this machine cannot load, which is made anew."""
+    try:
+        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1) if path.exists() else None
+    except RuntimeError:
+        return None
 
 
 @cache

@@ -219,19 +219,30 @@ POOL = _Pool()
 
 
 class _Stretch:
-    """Steps first … stop − 1 of a trial: what they leave for the way back, each [steps, members, trials, N]."""
+    """Steps first … stop − 1 of a trial: what they leave for the way back, each [steps, members, trials, N].
 
-    def __init__(self, trial: Trial, first: int, stop: int, like: Tensor) -> None:
+    All stretches of a trial take buffers of `length` steps, also the shorter last one, so that each has what another
+    gave back.
+    """
+
+    def __init__(self, trial: Trial, length: int, first: int, stop: int, like: Tensor) -> None:
         self.first, self.stop, self.stimulus = first, stop, trial.stimulus_steps
         self.first_decode = max(first, trial.steps - trial.decode_steps)
         self.first_heard_key = trial.steps + 1 + self.first_decode - (trial.steps - trial.decode_steps)
         self.is_noisy = trial.spikes.kind is not None
         steps, decode = stop - first, max(0, stop - self.first_decode)
-        self.sent = POOL.take((steps, *like.shape), like)  # s
-        self.gain = POOL.take((steps, *like.shape), like)  # P, and on the way back δ
-        self.heard = POOL.take((decode, *like.shape), like)  # r̃ of the read-out
-        self.slope = POOL.take((steps if self.is_noisy else 1, *like.shape), like)  # D; without noise not used
-        self.heard_slope = POOL.take((decode if self.is_noisy else 1, *like.shape), like)
+        most, most_decode = length, min(length, trial.decode_steps)
+        self._buffers: list[Tensor] = []
+
+        def buffer(most: int, wanted: int) -> Tensor:
+            self._buffers.append(POOL.take((most, *like.shape), like))
+            return self._buffers[-1][:wanted]
+
+        self.sent = buffer(most, steps)  # s
+        self.gain = buffer(most, steps)  # P, and on the way back δ
+        self.heard = buffer(most_decode, decode)  # r̃ of the read-out
+        self.slope = buffer(most, steps) if self.is_noisy else buffer(1, 1)  # D; without noise not used
+        self.heard_slope = buffer(most_decode, decode) if self.is_noisy else buffer(1, 1)
 
     @property
     def steps(self) -> Any:
@@ -240,7 +251,7 @@ class _Stretch:
 
     def give_back(self) -> None:
         """The buffers to the next user."""
-        POOL.give_back(self.sent, self.gain, self.heard, self.slope, self.heard_slope)
+        POOL.give_back(*self._buffers)
 
 
 class _Batch:
@@ -324,7 +335,7 @@ class _Batch:
 @contextmanager
 def _tiny_is_0() -> Iterator[None]:
     """Numbers below 1e-38 are 0 on this thread: gamma noise draws them of units that are nearly silent, and processors
-    are slow with them."""
+    are slow with them. Afterwards they are numbers again, whatever was set before: torch does not tell."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -353,7 +364,7 @@ class _Run(Function):
                 stretch.give_back()
             generators = [generator.get_state() for generator in trial.spikes.generators]
             starts.append(_Start(first, min(first + length, trial.steps), batch.rates.clone(), generators))
-            stretch = _Stretch(trial, starts[-1].first, starts[-1].stop, input_drive)
+            stretch = _Stretch(trial, length, starts[-1].first, starts[-1].stop, input_drive)
             batch.run(stretch)
             decoded = range(stretch.first_decode - first_decode, stretch.stop - first_decode)
             if decoded:
@@ -361,7 +372,7 @@ class _Run(Function):
                 torch.matmul(readout_weights, heard, out=readout[decoded.start : decoded.stop])
         assert stretch is not None
         if is_training:
-            ctx.trial, ctx.starts, ctx.last = trial, starts, stretch
+            ctx.trial, ctx.length, ctx.starts, ctx.last = trial, length, starts, stretch
             ctx.save_for_backward(weights, input_drive, readout_weights)
         else:
             stretch.give_back()
@@ -383,7 +394,7 @@ class _Run(Function):
         slope: Tensor | None = None
         for start in reversed(ctx.starts):
             if stretch is None:
-                stretch = _again(trial, start, weights, input_drive)
+                stretch = _again(trial, ctx.length, start, weights, input_drive)
             if slope is None and stretch.is_noisy:
                 slope = stretch.slope[-1]  # The last state goes to no further step: what comes back is 0 there.
             by_readout = _through_readout(trial, stretch, grad_readout, readout_weights, grad_readout_weights)
@@ -439,19 +450,22 @@ def _in_kernel(trial: Trial, input_drive: Tensor) -> bool:
 
 
 def _steps_that_fit(trial: Trial, input_drive: Tensor) -> int:
-    """Steps that a stretch may have for its s, D and P to stay below `KEPT_BYTES` a member."""
-    a_step = 3 * input_drive[0].numel() * input_drive.element_size()
-    return max(1, min(trial.steps, KEPT_BYTES // a_step))
+    """Steps that a stretch may have for what it leaves to stay below `KEPT_BYTES` a member."""
+    of_a_step, of_the_readout = (2, 1) if trial.spikes.kind is None else (3, 2)  # s, P, D, and r̃ with its slope
+    arrays = KEPT_BYTES // (input_drive[0].numel() * input_drive.element_size())
+    if of_a_step * trial.steps + of_the_readout * trial.decode_steps <= arrays:
+        return trial.steps
+    return max(1, arrays // (of_a_step + of_the_readout))
 
 
-def _again(trial: Trial, start: _Start, weights: Tensor, input_drive: Tensor) -> _Stretch:
+def _again(trial: Trial, length: int, start: _Start, weights: Tensor, input_drive: Tensor) -> _Stretch:
     """Take the steps of a stretch once more, with the random numbers they had."""
     generators = [torch.Generator(device=input_drive.device) for _ in start.generators]
     for generator, state in zip(generators, start.generators, strict=True):
         generator.set_state(state)
     batch = _Batch(replace(trial, spikes=replace(trial.spikes, generators=generators)), weights, input_drive)
     batch.rates.copy_(start.rates)
-    stretch = _Stretch(trial, start.first, start.stop, input_drive)
+    stretch = _Stretch(trial, length, start.first, start.stop, input_drive)
     batch.run(stretch)
     return stretch
 

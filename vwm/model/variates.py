@@ -50,7 +50,7 @@ def _mixed(word: Tensor) -> Tensor:
 
 
 def uniform(word: Tensor, dtype: torch.dtype) -> Tensor:
-    """A uniform variate in (0, 1): the upper 24 bits, and half a step."""
+    """A uniform variate in (0, 1), the upper 24 bits and half a step; float32 rounds the last one to 1."""
     return (((word >> 8) & 0xFFFFFF).to(dtype) + 0.5) * 2.0**-24
 
 
