@@ -1,8 +1,9 @@
 """How an iteration of training scales: with units, trials, steps, networks in one batch, processes; and how it starts.
 
 One core for each process, times in processor seconds, medians; N 64 and gamma noise, 512 trials × 202 steps, unless the
-row says otherwise. "limit" is what the matrix products and random variates take alone, as in bench_iteration.
-The table is also written to benchmarks/results/scaling.csv, and drawn beside it.
+row says otherwise. "limit" is as in bench_iteration; "denormal" 1 keeps numbers below 1e-38, which training takes as 0.
+The first iteration (with nothing compiled before, and with all) and processes that share 512 trials are timed by the
+clock. The table is also written to benchmarks/results/scaling.csv, and drawn beside it.
 
 Usage: python -m benchmarks.bench_scaling [--repeats 5]
 """
@@ -19,22 +20,20 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.bench_iteration import limit, ours, seconds
 from vwm.config import Configuration
 from vwm.files import write_atomically
-from vwm.model.losses import error_loss
-from vwm.model.network import Network, simulate
-from vwm.model.task import draw_trials, equal_shares
-from vwm.training.random_streams import initial_network_stream, iteration_stream
 
 RESULTS = Path(__file__).with_name("results")
 UNITS = (32, 64, 128, 256, 512, 1024)
 TRIALS = (64, 128, 256, 512, 1024, 2048)
 DELAYS_MS = (0, 500, 1000, 2000, 4000)  # 102 to 502 steps
 MEMBERS = (1, 2, 4, 8)
+DENORMAL = (0, 1)  # Numbers below 1e-38 are 0, as in training, or kept.
 PROCESSES = (1, 2)
 ITERATIONS_OF_A_ROW, ROWS = 20, 3  # of the history, in which processes are timed
 FIELDS = {"units": "num_neurons", "delay": "T_delay"}  # of model_params
@@ -51,39 +50,20 @@ def configuration(kind: str, value: int, **training: Any) -> Configuration:
     return Configuration.model_validate({"model_params": model, "training_params": training})
 
 
-def batch_of(members: int) -> Any:
-    """An iteration without the optimiser of some networks in one batched computation."""
-    settings = configuration("members", members)
-    networks = [Network(settings.model_params, initial_network_stream(seed)) for seed in range(members)]
-    sizes = equal_shares(settings.model_params.item_num, settings.training_params.num_trials)
-    iteration = 0
-
-    def iterate() -> None:
-        nonlocal iteration
-        streams = [iteration_stream(seed, iteration, 0) for seed in range(members)]
-        trials = [draw_trials(settings.model_params, sizes, stream) for stream in streams]
-        simulation = simulate(networks, trials, streams, compile=True)
-        losses = [error_loss("rad", simulation.readout[:, i], batch).mean() for i, batch in enumerate(trials)]
-        for network in networks:
-            network.zero_grad()
-        torch.stack(losses).sum().backward()
-        iteration += 1
-
-    return iterate
-
-
 def measure(kind: str, value: int, repeats: int) -> dict[str, float]:
     """One row of the table; runs in a process of its own."""
     torch.set_num_threads(1)
+    if kind == "denormal" and value:
+        patch.object(torch, "set_flush_denormal").start()  # No one sets them to 0 from here on.
     settings = configuration(kind, value)
-    iterate = batch_of(value) if kind == "members" else ours(settings)
+    networks = value if kind == "members" else 1
+    iterate = ours(*(configuration(kind, value, seed=seed) for seed in range(networks)))
     start = time.perf_counter()
     iterate()
     first = time.perf_counter() - start
     iterate()
     taken = statistics.median(seconds(iterate, repeats))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    networks = value if kind == "members" else 1
     return {"seconds": taken / networks, "limit": sum(limit(settings, repeats).values()), "GiB": peak, "first": first}
 
 
@@ -117,6 +97,8 @@ def data_parallel(processes: int, folder: Path) -> float:
                 moments.append(time.perf_counter())
             time.sleep(0.005)
         process.terminate()
+    if len(moments) <= ROWS:
+        raise SystemExit(f"{processes} processes of torchrun ended early: see {' '.join(launcher)} -m vwm train.")
     return (moments[-1] - moments[0]) / ROWS / ITERATIONS_OF_A_ROW
 
 
@@ -157,33 +139,32 @@ def main() -> None:
     print(f"torch {torch.__version__}, {platform.machine()}, one core a process; medians of {given.repeats}")
     print(f"{'varied':<12}{'value':>7}{'seconds':>10}{'limit':>9}{'× limit':>9}{'GiB':>7}", flush=True)
     rows = []
-    for kind, values in (("units", UNITS), ("trials", TRIALS), ("delay", DELAYS_MS), ("members", MEMBERS)):
+    varied = {"units": UNITS, "trials": TRIALS, "delay": DELAYS_MS, "members": MEMBERS, "denormal": DENORMAL}
+    for kind, values in varied.items():
         for value in values:
             in_a_process(kind, value, 1)  # compiles, whose memory is not counted
             row = in_a_process(kind, value, given.repeats)
             shown = configuration(kind, value).model_params.steps if kind == "delay" else value
             rows.append({"varied": kind, "value": shown, **row})
-            ratio = row["seconds"] / row["limit"]
+            name, ratio = LABELS.get(kind, kind).split()[0], row["seconds"] / row["limit"]
             print(
-                f"{LABELS[kind].split()[0]:<12}{shown:>7}{row['seconds']:>10.3f}{row['limit']:>9.3f}{ratio:>9.2f}{row['GiB']:>7.2f}",
+                f"{name:<12}{shown:>7}{row['seconds']:>10.3f}{row['limit']:>9.3f}{ratio:>9.2f}{row['GiB']:>7.2f}",
                 flush=True,
             )
+    with tempfile.TemporaryDirectory() as temporary:
+        by_clock = {processes: data_parallel(processes, Path(temporary)) for processes in PROCESSES}
+        for processes, taken in by_clock.items():
+            rows.append({"varied": "processes", "value": processes, "seconds": taken})
+            ratio = by_clock[PROCESSES[0]] / taken
+            print(f"{'processes':<12}{processes:>7}{taken:>10.3f}  by the clock, {ratio:.2f} times as fast", flush=True)
+        for compiled in (0, 1):
+            first = in_a_process("units", 64, 1, TORCHINDUCTOR_CACHE_DIR=f"{temporary}/cache")["first"]
+            rows.append({"varied": "compiled before", "value": compiled, "first": first})
+            print(f"first iteration, {('nothing', 'all')[compiled]} compiled before: {first:.1f} s", flush=True)
     table = pd.DataFrame(rows)
     RESULTS.mkdir(exist_ok=True)
     write_atomically(RESULTS / "scaling.csv", table.round(4).to_csv(index=False))
     draw(table, RESULTS / "scaling.png")
-
-    with tempfile.TemporaryDirectory() as temporary:
-        alone, together = (data_parallel(processes, Path(temporary)) for processes in PROCESSES)
-        print(
-            f"{PROCESSES[1]} processes, the same 512 trials: {together:.3f} s an iteration, 1 process {alone:.3f} s: "
-        )
-        print(f"  {alone / together:.2f} times as fast (wall-clock time)")
-        cold = in_a_process("units", 64, 1, TORCHINDUCTOR_CACHE_DIR=f"{temporary}/cache")["first"]
-        warm = in_a_process("units", 64, 1, TORCHINDUCTOR_CACHE_DIR=f"{temporary}/cache")["first"]
-        print(
-            f"first iteration: {cold:.1f} s where nothing is compiled yet, {warm:.1f} s after another process was there"
-        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How far float32 is from float64: the gradients of a batch by plain autograd and by vwm, each in float32.
+"""How far float32 is from float64: the gradients of a batch by plain autograd and by vwm, compiled, each in float32.
 
 Both start from the same weights, angles and random words as plain autograd in float64, whose gradients they are
 compared with: the length of the difference as a share of the length of the gradient, the largest of the recurrent,
@@ -42,7 +42,7 @@ def errors(params: ModelParams, trials: int, seed: int) -> tuple[float, float]:
     single = double.to(torch.device("cpu"), torch.float32)
     true = gradients(exact, simulate_plainly(exact, double, generator())[2], double)
     plain = gradients(network, simulate_plainly(network, single, generator())[2], single)
-    ours = gradients(network, simulate([network], [single], [generator()]).readout[:, 0], single)
+    ours = gradients(network, simulate([network], [single], [generator()], compile=True).readout[:, 0], single)
 
     def error(found: list[Tensor]) -> float:
         pairs = zip(found, true, strict=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import compare_pairs, whole_trainings
+from benchmarks import compare_pairs, fit_gamma_quantile, whole_trainings
 from vwm.config import Configuration
 from vwm.sweep.packing import estimated_pack
 
@@ -100,6 +100,20 @@ def test_the_prose_has_the_range_of_the_published_loop() -> None:
     assert f"on average {ratios.min():.0f} to {ratios.max():.0f} times" in page_in_one_line("CHANGELOG.md")
 
 
+def test_the_prose_has_what_does_not_depend_on_size() -> None:
+    page = page_in_one_line("docs/speed.md")
+    scaling = pd.read_csv(PROJECT / "benchmarks" / "results" / "scaling.csv").set_index(["varied", "value"])
+    one, two = scaling["seconds"]["processes"]
+    assert f"are {one / two:.1f} times as fast as one ({two:.3f} and {one:.3f} s".replace("0.", ".") in page
+    cold, warm = scaling["first"]["compiled before"]
+    assert f"The first iteration comes {cold:.0f} s after torch has loaded" in page
+    assert f"and after {warm:.1f} s where another process has done so".replace("0.", ".") in page
+    taken_as_0, kept = scaling["seconds"]["denormal"]
+    assert f"An iteration at N 64 with them takes {kept / taken_as_0:.2f} of its time without" in page
+    members = scaling["seconds"]["members"]
+    assert f"take {members[8] / members[1]:.2f} of the time of one each".replace("0.", ".") in page
+
+
 def test_the_page_has_the_packs_of_the_benchmark() -> None:
     rows = [row for row in rows_of_the_page("N ") if "," not in row[0]]
     assert len(rows) == 2
@@ -115,6 +129,18 @@ def test_the_page_of_results_has_the_tables_of_whole_trainings() -> None:
     assert "\n".join(whole_trainings.summary(table)) in page
     assert "\n".join(whole_trainings.by_seed(table)) in page
     assert f"{table['iterations'].sum():,}" in page
+    on_a_cpu = pd.read_csv(whole_trainings.TABLE_OF_A_CPU)
+    assert list(on_a_cpu["seed"]) == list(range(6))
+    assert set(on_a_cpu["ended_by"]) == {"early stopping"}
+    assert "\n".join(whole_trainings.each(on_a_cpu)) in page
+
+
+def test_the_page_has_the_errors_of_the_gamma_variate() -> None:
+    page = (PROJECT / "docs" / "speed.md").read_text()
+    table = pd.read_csv(fit_gamma_quantile.TABLE)
+    assert "\n".join(fit_gamma_quantile.lines(table)) in page
+    kept, now = table.set_index("shape").loc[2.0], fit_gamma_quantile.accuracy(2.0)
+    assert now == pytest.approx(dict(kept), rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["gamma_sampler", "gamma_sampler_n64"])
