@@ -125,10 +125,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="*")
     for folder in parser.parse_args().folder:
         kept = {path.stem: path for path in (TABLE, TABLE_OF_A_CPU)}.get(folder.resolve().name)
-        rows = [row(path.parent) for path in folder.glob("*/result.json")]
-        if kept is None or not rows:
+        results = list(folder.glob("*/result.json"))
+        if kept is None or not results:
             parser.error(f"{folder}: no folder of a trained whole_trainings or published_n64. Launch that sweep first.")
-        new = pd.DataFrame(rows).sort_values(["limit", "products", "seed"])
+        new = pd.DataFrame([row(path.parent) for path in results]).sort_values(["limit", "products", "seed"])
         write_atomically(kept, new.round(4).to_csv(index=False))
     table = pd.read_csv(TABLE)
     print("\n".join([*summary(table), "", *by_seed(table), "", *each(pd.read_csv(TABLE_OF_A_CPU))]))
