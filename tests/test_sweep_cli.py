@@ -83,8 +83,9 @@ def test_plan_tells_the_next_command_for_what_is_there(command: Command, sweep: 
 def test_the_next_command_can_be_pasted_into_a_shell(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "my sweeps"
     write_sweep(folder)
-    _, out, _ = command("plan", "my sweeps/tiny.yaml", "--runs", "my runs")
-    assert "vwm-sweep launch 'my sweeps/tiny.yaml' --runs 'my runs'" in out
+    (tmp_path / "my profile.yaml").write_text("where: local\n")
+    _, out, _ = command("plan", "my sweeps/tiny.yaml", "--runs", "my runs", "--on", "my profile.yaml")
+    assert "vwm-sweep launch 'my sweeps/tiny.yaml' --runs 'my runs' --on 'my profile.yaml'\n" in out
 
 
 def test_a_profile_is_checked_before_anything_is_started(command: Command, sweep: Sweep, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def plan(sweep: SweepName, runs: Runs = RUNS, on: On = None) -> None:
     console = new_console()
     console.print(f"Profile: {origin}.", markup=False, soft_wrap=True)
     console.print(plan_view(found.sweep, present, jobs, profile, forecast))
-    _say_what_next(console, sweep, runs, [run.state for run in present.runs])
+    _say_what_next(console, sweep, runs, on, [run.state for run in present.runs])
 
 
 def launch(
@@ -340,20 +340,21 @@ def _launch(
     launch = Launch(found.sweep, found.folder, profile, console)
     exit_code = launch.run(states, only)
     console.print(heading(found.sweep.name, launch.plan()))
-    _say_what_next(console, argument, runs, [observed.state for observed in launch.plan().runs])
+    _say_what_next(console, argument, runs, on, [observed.state for observed in launch.plan().runs])
     return exit_code
 
 
-def _say_what_next(console: "Console", argument: str, runs: Path, states: "Sequence[State]") -> None:
+def _say_what_next(console: "Console", argument: str, runs: Path, on: Path | None, states: "Sequence[State]") -> None:
     """The commands that lead on from here."""
+    profile = "" if on is None else f" --on {shlex.quote(str(on))}"
 
-    def say(why: str, command: str) -> None:
-        text = f"{why:<26}vwm-sweep {command} {shlex.quote(argument)}{place(runs)}"
+    def say(why: str, command: str, more: str = "") -> None:
+        text = f"{why:<26}vwm-sweep {command} {shlex.quote(argument)}{place(runs)}{more}"
         console.print(text, markup=False, soft_wrap=True)
 
     if any(state in ("new", "stopped", "interrupted") for state in states):
-        say("To train what is left:", "launch")
+        say("To train what is left:", "launch", profile)
     if "failed" in states:
-        say("To try failed runs again:", "retry")
+        say("To try failed runs again:", "retry", profile)
     if "finished" in states:
         say("For tables and a figure:", "collect")
