@@ -201,7 +201,7 @@ def test_one_worker_killed(cluster: Cluster, undisturbed: RunFolder, tmp_path: P
 
 
 def test_time_limit_of_one_minute(cluster: Cluster, tmp_path: Path):
-    iterations = 2100  # more than a minute allows
+    iterations = 6000  # more than a minute allows, at up to a hundred a second
     whole = OneRun(cluster, tmp_path / "undisturbed", iterations, partition="main")
     whole.finish()
     one = OneRun(cluster, tmp_path / "one", iterations, timeout_min=1, signal_delay_s=5)
