@@ -270,6 +270,7 @@ def main() -> None:
                 print(f"  {name:14}{times}{ratio:8.2f}{rest}", flush=True)
                 table.append({"units": units, "noise": noise, "implementation": name, **row})
             text = pd.DataFrame(table).assign(torch=torch.__version__).round(4).to_csv(index=False)
+            given.results.mkdir(parents=True, exist_ok=True)
             write_atomically(given.results / "iteration.csv", text)
     draw(given.results)
 
