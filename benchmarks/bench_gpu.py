@@ -25,9 +25,8 @@ import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
 
-from benchmarks.bench_iteration import NOISES, configuration, plain_rnn
+from benchmarks.bench_iteration import NOISES, configuration, plain_rnn, published_iteration
 from benchmarks.jax_loop import jax_iteration
-from benchmarks.published_loop import PublishedLoop
 from vwm.behaviour.figures import DISTINCT_COLOURS, new_figure, style
 from vwm.config import Configuration
 from vwm.files import write_atomically
@@ -75,7 +74,7 @@ def others(name: str, settings: Configuration) -> Callable[[int], int]:
 
 
 OTHERS: dict[str, Callable[[Configuration], Callable[[], object]]] = {
-    "published": lambda settings: PublishedLoop(settings, device="cuda").iterate,
+    "published": partial(published_iteration, device="cuda"),
     "RNN": partial(plain_rnn, device="cuda"),
     "JAX": jax_iteration,
 }

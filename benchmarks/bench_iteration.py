@@ -70,6 +70,11 @@ def ours(*settings: Configuration) -> Callable[[], object]:
     return iterate
 
 
+def published_iteration(settings: Configuration, device: str = "cpu") -> Callable[[], object]:
+    """The next iteration of the published loop."""
+    return PublishedLoop(settings, device=device).train().__next__
+
+
 def plain_rnn(settings: Configuration, device: str = "cpu") -> Callable[[], object]:
     """torch.nn.RNN with a linear read-out and a squared loss."""
     model = settings.model_params
@@ -162,8 +167,8 @@ def measure(name: str, units: int, noise: str, repeats: int) -> dict[str, float]
         return {"seconds": sum(parts.values()), "first": 0.0, "memory": 0.0, **parts}
     start = time.perf_counter()
     iterate = {
-        "published": lambda: PublishedLoop(settings).iterate,
-        "tuned": lambda: PublishedLoop(settings).iterate,
+        "published": lambda: published_iteration(settings),
+        "tuned": lambda: published_iteration(settings),
         "RNN": lambda: plain_rnn(settings),
         "JAX": lambda: jax_iteration(settings),
         "vwm": lambda: ours(settings),

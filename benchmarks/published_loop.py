@@ -1,25 +1,28 @@
-"""The baseline of the speed benchmarks: one iteration as published implementations of this network write it.
+"""The baseline of the speed benchmarks: training as published implementations of this network write it.
 
-Autograd records every step, the rates are written in place into one output tensor, every step is asserted to be finite,
-the input carries a gradient, and the errors are scored set size by set size with values read one at a time. It is slow
-on purpose and must stay so: it is what a user would otherwise run.
+Its habits are those of the published reference implementation (github.com/derek1909/vwm_rnn), written anew: autograd
+records every step, the rates are written in place into one output tensor, every step is asserted to be finite, presence
+is drawn trial by trial and carries a gradient, as the angles do, the read-out gets its noise for all steps at once, and
+everything is scored again set size by set size, with values read one at a time. It is slow on purpose and must stay so:
+it is what a user would otherwise run.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from vwm.config import Configuration
 from vwm.model.network import Network
-from vwm.model.task import draw_trials, equal_shares, input_code, wrap
+from vwm.model.task import Trials, equal_shares, input_code, wrap
 
 
 class PublishedLoop:
-    """A network, its optimiser and one iteration of training."""
+    """A network, its optimiser and its training."""
 
     def __init__(self, configuration: Configuration, seed: int = 0, device: str = "cpu") -> None:
         self.configuration, self.device = configuration, torch.device(device)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.network = Network(configuration.model_params, self.generator).to(device)
+        self.network = Network(configuration.model_params, torch.Generator().manual_seed(seed)).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=configuration.training_params.eta)
 
     def _transmit(self, rates: Tensor) -> Tensor:
@@ -29,61 +32,97 @@ class PublishedLoop:
             return rates
         if params.spike_noise_type == "gamma":
             rate = params.dt / 1000 / k**2
-            shape = torch.full_like(rates, rate) * rates
-            assert (shape >= 0).all()
-            return torch.distributions.Gamma(shape + 1e-6, torch.full_like(rates, rate)).rsample()
-        noise = torch.randn_like(rates)
-        return torch.relu(rates + k * torch.sqrt(torch.abs(rates) * 1000 / params.dt + 1e-10) * noise)
+            shape = torch.clamp(rates * rate, min=1e-10)
+            return torch.distributions.Gamma(shape, torch.full_like(shape, rate)).rsample()
+        noise = k * torch.sqrt(rates * 1000 / params.dt + 1e-10) * torch.randn_like(rates)
+        return torch.relu(rates + noise)
 
     def _activation(self, drive: Tensor) -> Tensor:
         saturation = self.configuration.model_params.saturation_firing_rate
         return saturation / 2 * (1 + torch.tanh(0.14 * drive - 4.2))
 
-    def iterate(self) -> list[float]:
-        """Trials, steps, loss, backward, update, and the error at each set size."""
-        params, training = self.configuration.model_params, self.configuration.training_params
-        network, set_size = self.network, equal_shares(params.item_num, training.num_trials)
-        trials = draw_trials(params, set_size, self.generator).to(self.device)
-        set_size = trials.set_size
-        code = input_code(params, trials)
-        inputs = torch.zeros(len(set_size), params.steps, code.shape[1], device=self.device)
-        inputs[:, params.stimulus_steps.start : params.stimulus_steps.stop] = code[:, None]
-        inputs.requires_grad_(True)
+    def _groups(self, set_size: Tensor) -> list[tuple[int, slice]]:
+        """Each set size with its trials, which are neighbours."""
+        sizes, counts = torch.unique_consecutive(set_size, return_counts=True)
+        stops = counts.cumsum(0).tolist()
+        return [(int(size), slice(stop - int(n), stop)) for size, n, stop in zip(sizes, counts, stops, strict=True)]
 
-        rates = torch.zeros(len(set_size), params.num_neurons, device=self.device)
-        rates_out = torch.zeros(len(set_size), params.steps, params.num_neurons, device=self.device)
-        readout_out = torch.zeros(len(set_size), params.decode_steps, 2 * params.max_item_num, device=self.device)
+    def _draw(self, set_size: Tensor) -> Trials:
+        """Which locations show an item is drawn trial by trial, and written set size by set size."""
+        locations, trials = self.configuration.model_params.max_item_num, len(set_size)
+        present = torch.zeros(trials, locations, device=self.device, requires_grad=True)
+        for size, rows in self._groups(set_size):
+            shown = [torch.randperm(locations, device=self.device)[:size] for _ in range(rows.start, rows.stop)]
+            written = present.clone()
+            written[rows] = written[rows].scatter(1, torch.stack(shown), 1)
+            present = written
+        angle = (torch.rand(trials, locations, device=self.device) * 2 * torch.pi - torch.pi).requires_grad_()
+        noise = self.configuration.model_params.ILC_noise * torch.randn(trials, locations, device=self.device)
+        return Trials(set_size.to(self.device), present, angle, wrap(angle + noise))
+
+    def _simulate(self, inputs: Tensor) -> Tensor:
+        """Rates, [trials, steps, N], for an input [trials, steps, channels]."""
+        params, network = self.configuration.model_params, self.network
+        rates = torch.zeros(len(inputs), params.num_neurons, device=self.device)
+        rates_out = torch.zeros(len(inputs), params.steps, params.num_neurons, device=self.device)
+        weights = network.recurrent * network.sign
         for step in range(params.steps):
-            weights = network.recurrent @ torch.diag(network.sign)
-            drive = self._transmit(rates) @ weights.T + inputs[:, step] @ network.input.T
-            rates = rates + params.dt / network.tau * (-rates + self._activation(drive))
-            assert not torch.isnan(rates).any()
-            assert not torch.isinf(rates).any()
+            assert torch.all(rates >= 0)
+            assert torch.all(torch.isfinite(rates))
+            drive = weights @ self._transmit(rates).T + network.input @ inputs[:, step].T
+            rates = rates + params.dt * (-rates + self._activation(drive).T) / network.tau
             rates_out[:, step] = rates
-        first_decode = params.steps - params.decode_steps
-        for step in range(params.decode_steps):
-            readout_out[:, step] = self._transmit(rates_out[:, first_decode + step]) @ network.readout.T
+        return rates_out
 
-        readout = readout_out.view(len(set_size), params.decode_steps, params.max_item_num, 2)
-        target, present = trials.target, trials.present
-        direction = (readout / readout.norm(dim=-1, keepdim=True)).mean(1)
-        delta = torch.acos((direction * target).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6))
-        if training.error_def == "l2":
-            delta = (readout.mean(1) - target).square().sum(-1)
-        error = ((delta * present).sum(1) / set_size).mean()
-        loss = training.lambda_err * error + training.lambda_reg * rates_out.mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        network.project()
+    def _score(self, rates: Tensor, trials: Trials) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Loss of the error and error in radians with the variances of both over trials, and the mean rate.
 
-        errors = []
-        with torch.no_grad():
-            for size in params.item_num:
-                rows = set_size == size
-                mean = readout[rows].mean(1)
-                wrapped = wrap(torch.atan2(mean[..., 1], mean[..., 0]) - trials.angle[rows]).abs()
-                errors.append(((wrapped * present[rows]).sum(1) / size).mean().item())
-                errors.append(((wrapped * present[rows]).sum(1) / size).std().item())
-                errors.append(rates_out[rows].mean().item())
-        return errors
+        Args:
+            rates: of the steps of the read-out, [steps, trials, N].
+            trials: they.
+        """
+        steps, count, units = rates.shape
+        heard = self._transmit(rates.reshape(-1, units))
+        readout = (self.network.readout @ heard.T).T.reshape(steps, count, -1, 2)
+        present, target = trials.present, trials.target
+        items = present.sum(1)
+        if self.configuration.training_params.error_def == "l2":
+            each = (readout.mean(0) - target).square().sum(-1)
+        else:
+            direction = (readout / readout.norm(dim=-1, keepdim=True)).mean(0)
+            each = torch.acos((direction * target).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6))
+        loss = (each * present).sum(1) / items
+        mean = readout.mean(0)
+        wrapped = wrap(torch.atan2(mean[..., 1], mean[..., 0]) - trials.angle).abs()
+        error = (wrapped * present).sum(1) / items
+        return loss.mean(), loss.var(), error.mean(), error.var(), rates.abs().mean()
+
+    def train(self) -> Iterator[list[float]]:
+        """Trials, steps, loss, backward, update, and the scores at each set size, as often as the next is asked for.
+
+        A generator, so that the variables of an iteration live until the next one overwrites them, as those of a
+        training loop do.
+        """
+        params, training, network = self.configuration.model_params, self.configuration.training_params, self.network
+        set_size = equal_shares(params.item_num, training.num_trials)
+        on = torch.zeros(params.steps, 1, 1, device=self.device)
+        on[params.stimulus_steps.start : params.stimulus_steps.stop] = 1
+        while True:
+            self.optimizer.zero_grad()
+            trials = self._draw(set_size)
+            inputs = (input_code(params, trials)[None] * on).transpose(0, 1)
+            rates_out = self._simulate(inputs)
+            decoded = rates_out[:, params.steps - params.decode_steps :].transpose(0, 1)
+            error, variance, angular, angular_variance, rate = self._score(decoded, trials)
+            loss = training.lambda_err * error + training.lambda_reg * rate
+            loss.backward()
+            self.optimizer.step()
+            network.project()
+
+            scores = [error.item(), variance.sqrt().item(), angular.item(), angular_variance.sqrt().item(), rate.item()]
+            for _, rows in self._groups(set_size):
+                of_size = Trials(*(each[rows] for each in (set_size, trials.present, trials.angle, trials.encoded)))
+                error, variance, angular, angular_variance, rate = self._score(decoded[:, rows], of_size)
+                scores += [error.item(), variance.sqrt().item(), angular.item(), angular_variance.sqrt().item()]
+                scores.append(rate.item())
+            yield scores
