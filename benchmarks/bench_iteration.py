@@ -9,8 +9,8 @@ most page faults; "RNN" is torch.nn.RNN of the same size, steps and trials, whic
 Dale's law; "JAX" is benchmarks/jax_loop.py, where JAX is installed and noise is not gamma. The limit is what the matrix
 products, the random variates and the memory of an iteration take at the rates that this machine reaches with each of
 them alone. Memory is the most that a process held, the median over processes; "empty" is one that has only imported
-torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv, and a picture of
-the limit beside it.
+torch and made an optimiser of torch's. The table is also written to benchmarks/results/iteration.csv, where rows of
+other sizes and noises stay, and a picture of the limit beside it.
 
 Usage: python -m benchmarks.bench_iteration [--units 64 256] [--noise gamma gauss none] [--processes 3] [--repeats 8]
 """
@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,6 +40,9 @@ from vwm.model.recurrence import _transmit
 from vwm.training.iteration import backward
 from vwm.training.training_run import TrainingRun
 from vwm.training.workers import use_own_device
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TUNED = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -202,6 +206,20 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {**middle, "least": min(seconds_each), "most": max(seconds_each)}
 
 
+def write(table: "pd.DataFrame", path: Path) -> None:
+    """Write the table, with the rows of sizes and noises that are in the file and not in the table."""
+    import pandas as pd
+
+    if path.exists():
+        before = pd.read_csv(path)
+        of = ["units", "noise"]
+        is_new = before.set_index(of).index.isin(table.set_index(of).index)
+        table = pd.concat([before[~is_new], table])
+    order = table["noise"].map(NOISES.index)
+    table = table.assign(order=order).sort_values(["units", "order"], kind="stable").drop(columns="order")
+    write_atomically(path, table.to_csv(index=False))
+
+
 def draw(results: Path) -> None:
     """What vwm takes, with the parts of the limit in it, a bar for each noise."""
     import pandas as pd
@@ -241,7 +259,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=NOISES)
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=8, help="iterations that each of them is timed for")
+    parser.add_argument("--repeats", type=int, default=8, help="iterations that each is timed for, of 256 units")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -261,11 +279,10 @@ def main() -> None:
             # JAX's gamma variates take it most of a minute an iteration.
             with_jax = has_jax and noise != "gamma"
             names = [name for name in (*IMPLEMENTATIONS, "limit") if with_jax or name != "JAX"]
+            # Waits for memory come and go, so small networks, whose iterations are short, are timed for more of them.
+            repeats = max(1, given.repeats * 256 // units)
             in_a_process("vwm", units, noise, 1)  # compiles, as the first run of a sweep does for the others
-            each = [
-                {name: in_a_process(name, units, noise, given.repeats) for name in names}
-                for _ in range(given.processes)
-            ]
+            each = [{name: in_a_process(name, units, noise, repeats) for name in names} for _ in range(given.processes)]
             rows = {name: medians([measured[name] for measured in each]) for name in names}
             print(f"N {units}, {noise}")
             for name, row in rows.items():
@@ -274,9 +291,8 @@ def main() -> None:
                 times = "".join(f"{row[which]:9.3f}" for which in ("seconds", "least", "most"))
                 print(f"  {name:14}{times}{ratio:8.2f}{rest}", flush=True)
                 table.append({"units": units, "noise": noise, "implementation": name, **row})
-            text = pd.DataFrame(table).assign(torch=torch.__version__).round(4).to_csv(index=False)
             given.results.mkdir(parents=True, exist_ok=True)
-            write_atomically(given.results / "iteration.csv", text)
+            write(pd.DataFrame(table).assign(torch=torch.__version__).round(4), given.results / "iteration.csv")
     draw(given.results)
 
 
