@@ -78,13 +78,17 @@ class PublishedLoop:
         """Loss of the error and error in radians with the variances of both over trials, and the mean rate.
 
         Args:
-            rates: of the steps of the read-out, [steps, trials, N].
+            rates: [steps, trials, N].
             trials: they.
         """
-        steps, count, units = rates.shape
-        heard = self._transmit(rates.reshape(-1, units))
-        readout = (self.network.readout @ heard.T).T.reshape(steps, count, -1, 2)
-        present, target = trials.present, trials.target
+        params, present = self.configuration.model_params, trials.present
+        decoded = rates[params.steps - params.decode_steps :]
+        heard = self._transmit(decoded.reshape(-1, params.num_neurons))
+        readout = (self.network.readout @ heard.T).T.reshape(*decoded.shape[:2], -1, 2)
+        target = torch.zeros(*present.shape, 2, device=self.device)
+        for item in range(params.max_item_num):
+            target[:, item, 0] = trials.angle[:, item].cos()
+            target[:, item, 1] = trials.angle[:, item].sin()
         items = present.sum(1)
         if self.configuration.training_params.error_def == "l2":
             each = (readout.mean(0) - target).square().sum(-1)
@@ -111,9 +115,8 @@ class PublishedLoop:
             self.optimizer.zero_grad()
             trials = self._draw(set_size)
             inputs = (input_code(params, trials)[None] * on).transpose(0, 1)
-            rates_out = self._simulate(inputs)
-            decoded = rates_out[:, params.steps - params.decode_steps :].transpose(0, 1)
-            error, variance, angular, angular_variance, rate = self._score(decoded, trials)
+            rates_out = self._simulate(inputs).transpose(0, 1)
+            error, variance, angular, angular_variance, rate = self._score(rates_out, trials)
             loss = training.lambda_err * error + training.lambda_reg * rate
             loss.backward()
             self.optimizer.step()
@@ -122,7 +125,7 @@ class PublishedLoop:
             scores = [error.item(), variance.sqrt().item(), angular.item(), angular_variance.sqrt().item(), rate.item()]
             for _, rows in self._groups(set_size):
                 of_size = Trials(*(each[rows] for each in (set_size, trials.present, trials.angle, trials.encoded)))
-                error, variance, angular, angular_variance, rate = self._score(decoded[:, rows], of_size)
+                error, variance, angular, angular_variance, rate = self._score(rates_out[:, rows], of_size)
                 scores += [error.item(), variance.sqrt().item(), angular.item(), angular_variance.sqrt().item()]
                 scores.append(rate.item())
             yield scores
