@@ -240,6 +240,23 @@ def test_processes_that_begin_together_compile_once_for_all_and_what_does_not_lo
 
 
 @pytest.mark.slow
+def test_it_compiles_where_torch_lies_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    (tmp_path / "a b").symlink_to(Path(torch.__file__).parents[1])
+    code = (
+        "import torch; from vwm.model.compiled import compiled, is_compiling\n"
+        "from vwm.model.recurrence import _go_back\n"
+        "assert 'a b' in torch.__file__\n"
+        "arrays = [torch.ones(1, 2, 16) for _ in range(4)] + [torch.full((1, 1, 16), 0.5), torch.ones(1, 2, 16)]\n"
+        "compiled(_go_back, (True,), arrays, True)(*arrays)\n"
+        "print(is_compiling(), arrays[0].sum().item())"
+    )
+    paths = os.pathsep.join([str(tmp_path / "a b"), str(Path(__file__).parents[1])])
+    told = environment(PYTHONPATH=paths, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "kept"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=told)
+    assert done.stdout == "True 80.0\n", done.stderr
+
+
+@pytest.mark.slow
 def test_without_a_compiler_it_goes_on_and_says_so_once(tmp_path: Path) -> None:
     code = (
         "import torch; from tests.test_recurrence import CASES, drawn, generator, params_with, simulate\n"

@@ -7,10 +7,12 @@ there needs no compiler, and a call costs a few microseconds. On a GPU it goes t
 import hashlib
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,7 @@ def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tu
             return ()
 
     example = tuple(torch.empty_strided(shape, stride, dtype=dtype) for shape, stride, dtype in kinds)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings(), _quoted_for_the_linker():
         warnings.simplefilter("ignore")  # torch warns of what its own parts do to each other.
         exported = torch.export.export(Module(), example)
         options = {**_OPTIONS, "aot_inductor.output_path": f"{folder}/function.so"}
@@ -147,6 +149,19 @@ def _build(path: Path, function: Function, constants: tuple[Any, ...], kinds: tu
             options["aot_inductor.precompile_headers"] = False
         built = torch._inductor.aot_compile(exported.module(), example, options=options)
         write_atomically(path, Path(str(built)).read_bytes())
+
+
+@contextmanager
+def _quoted_for_the_linker() -> Iterator[None]:
+    """torch quotes the folders of its headers and not that of its libraries, which a space in its path would divide."""
+    from torch.utils import cpp_extension
+
+    folder = cpp_extension.TORCH_LIB_PATH
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(folder)
+    try:
+        yield
+    finally:
+        cpp_extension.TORCH_LIB_PATH = folder
 
 
 # ---------------------------------------------------------------------------------------------------------------
