@@ -240,6 +240,7 @@ def test_processes_that_begin_together_compile_once_for_all_and_what_does_not_lo
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler, so nothing can be compiled")
 def test_it_compiles_where_torch_lies_in_a_folder_with_a_space(tmp_path: Path) -> None:
     (tmp_path / "a b").symlink_to(Path(torch.__file__).parents[1])
     code = (

@@ -104,6 +104,16 @@ def test_the_prose_has_the_range_of_the_published_loop() -> None:
     assert speed in page_in_one_line("CHANGELOG.md")
 
 
+def test_the_prose_has_what_the_leaner_loop_took() -> None:
+    table = pd.read_csv(PROJECT / "benchmarks" / "results" / "iteration_leaner_loop.csv").set_index("implementation")
+    gauss = table[(table["units"] == 256) & (table["noise"] == "gauss")]
+    published = gauss.loc["published"]
+    words = "five processes took {:.1f} to {:.1f} s an iteration, in the median {:.1f}, {:.0f} times vwm's".format(
+        *published[["least", "most", "seconds"]], published["seconds"] / gauss["seconds"]["vwm"]
+    )
+    assert words in page_in_one_line("docs/speed.md")
+
+
 def test_the_prose_has_what_does_not_depend_on_size() -> None:
     page = page_in_one_line("docs/speed.md")
     scaling = pd.read_csv(PROJECT / "benchmarks" / "results" / "scaling.csv").set_index(["varied", "value"])
